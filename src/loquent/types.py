@@ -1,0 +1,259 @@
+"""What travels between stages. The axes, signs and units are stated once in docs/conventions.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from loquent.errors import ControlsError, MotionError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MOTION_RATE_HZ = 25.0
+SPEECH_RATE_HZ = 16_000
+
+# Order of MoDA's emotion table (specs: labels 0..7; 8 is the null label used by guidance).
+EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+
+# The 52 weights of ARKit's face tracking, in the order of their names' published list. This order is the
+# order of `Motion.expression` everywhere.
+ARKIT_NAMES = (
+    "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight",
+    "cheekPuff", "cheekSquintLeft", "cheekSquintRight",
+    "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight",
+    "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft", "eyeSquintRight",
+    "eyeWideLeft", "eyeWideRight",
+    "jawForward", "jawLeft", "jawOpen", "jawRight",
+    "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel",
+    "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight", "mouthPucker",
+    "mouthRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper",
+    "mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight",
+    "mouthUpperUpLeft", "mouthUpperUpRight",
+    "noseSneerLeft", "noseSneerRight",
+    "tongueOut",
+)  # fmt: skip
+ARKIT_INDEX = {name: index for index, name in enumerate(ARKIT_NAMES)}
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A decoded picture, upright."""
+
+    pixels: NDArray[np.uint8]  # RGB, (H, W, 3)
+    alpha: NDArray[np.uint8] | None = None  # (H, W), 255 is opaque; None when the file had none
+    name: str = "photo"
+    sha256: str = ""  # of the file's bytes, or of the pixels when there was no file
+
+    @property
+    def height_px(self) -> int:
+        return self.pixels.shape[0]
+
+    @property
+    def width_px(self) -> int:
+        return self.pixels.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A face in a photo: 478 points in MediaPipe's topology."""
+
+    landmarks: NDArray[np.float32]  # (478, 3): x right, y down in photo pixels (pixel centres at integers),
+    # z in the same scale, smaller is nearer to the camera, about 0 at the head's centre
+    score: float = 1.0  # detector confidence, 0..1
+    backend: str = "embedded"
+
+    @property
+    def box_px(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of the landmarks' bounding box, in photo pixels."""
+        low, high = self.landmarks[:, :2].min(0), self.landmarks[:, :2].max(0)
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+    @property
+    def interocular_px(self) -> float:
+        """Distance of the two outer eye corners (points 33 and 263), in photo pixels."""
+        return float(np.linalg.norm(self.landmarks[33, :2] - self.landmarks[263, :2]))
+
+
+@dataclass(frozen=True, eq=False)
+class Portrait:
+    """A photo, the face to animate, and the expression that the photo already shows."""
+
+    photo: Photo
+    face: Face
+    rest_expression: NDArray[np.float32]  # (52,), ARKit weights estimated in the photo
+    pose_rad: NDArray[np.float32]  # (3,), pitch, yaw, roll of the head in the photo
+
+
+@dataclass(frozen=True, eq=False)
+class Speech:
+    """Decoded speech: mono, 16 kHz. Long recordings are memory-mapped, so do not copy `samples` as a whole."""
+
+    samples: NDArray[np.float32]  # (N,), in [-1, 1]; may be a read-only memmap
+    rate_hz: int = SPEECH_RATE_HZ
+    name: str = "speech"
+    sha256: str = ""
+    source: Path | bytes | None = None  # where the original sound is, for muxing it without a second resampling
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.samples) / self.rate_hz
+
+    def num_frames(self, fps: float = MOTION_RATE_HZ) -> int:
+        """Video frames that cover the whole recording at `fps`: rounded to nearest, at least one."""
+        return max(1, int(np.floor(self.duration_s * fps + 0.5)))
+
+
+@dataclass(frozen=True, eq=False)
+class SpeechFeatures:
+    """A block of consecutive speech features, one row a motion frame."""
+
+    values: NDArray[np.float32]  # (T, L, C): frames at `rate_hz`, layers of the encoder, channels
+    rate_hz: float = MOTION_RATE_HZ
+    start_frame: int = 0  # index of the first row in the whole recording
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """Face parameters over time, relative to the photo where noted.
+
+    Raises:
+        MotionError: the arrays disagree in length or hold values that are not finite.
+    """
+
+    expression: NDArray[np.float32]  # (T, 52), ARKit weights, 0 neutral, 1 full; order of ARKIT_NAMES
+    rotation: NDArray[np.float32]  # (T, 3), pitch, yaw, roll in radians, relative to the photo's pose
+    translation: NDArray[np.float32]  # (T, 3), x right, y down, z away, in interocular distances, relative to the photo
+    gaze: NDArray[np.float32]  # (T, 2, 2), [left eye, right eye] x [pitch, yaw] in radians, relative to the photo
+    rate_hz: float = MOTION_RATE_HZ
+
+    def __post_init__(self) -> None:
+        shapes = {"expression": (52,), "rotation": (3,), "translation": (3,), "gaze": (2, 2)}
+        for name, shape in shapes.items():
+            value = getattr(self, name)
+            if value.shape != (len(self.expression), *shape):
+                raise MotionError(f"motion {name} has shape {value.shape}, wanted {(len(self.expression), *shape)}")
+            if not np.isfinite(value).all():
+                raise MotionError(f"motion {name} holds values that are not finite numbers")
+
+    def __len__(self) -> int:
+        return len(self.expression)
+
+    def __getitem__(self, frames: slice) -> Motion:
+        return replace(self, **{name: getattr(self, name)[frames] for name in MOTION_ARRAYS})
+
+    @staticmethod
+    def neutral(num_frames: int, rate_hz: float = MOTION_RATE_HZ) -> Motion:
+        """Motion that keeps the face at rest: all zeros."""
+        return Motion(
+            expression=np.zeros((num_frames, 52), np.float32),
+            rotation=np.zeros((num_frames, 3), np.float32),
+            translation=np.zeros((num_frames, 3), np.float32),
+            gaze=np.zeros((num_frames, 2, 2), np.float32),
+            rate_hz=rate_hz,
+        )
+
+    @staticmethod
+    def concatenate(pieces: list[Motion]) -> Motion:
+        """Joins pieces of one rate in time order."""
+        arrays = {name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in MOTION_ARRAYS}
+        return replace(pieces[0], **arrays)
+
+    def to_vector(self) -> NDArray[np.float32]:
+        """(T, 62): expression 52, rotation 3, translation 3, gaze 4 (left pitch, left yaw, right pitch, right yaw)."""
+        flat = [getattr(self, name).reshape(len(self), -1) for name in MOTION_ARRAYS]
+        return np.concatenate(flat, axis=1).astype(np.float32)
+
+    @staticmethod
+    def from_vector(vector: NDArray[np.float32], rate_hz: float = MOTION_RATE_HZ) -> Motion:
+        """Inverse of `to_vector`."""
+        expression, rotation, translation, gaze = np.split(np.asarray(vector, np.float32), [52, 55, 58], axis=1)
+        return Motion(expression, rotation, translation, gaze.reshape(-1, 2, 2), rate_hz)
+
+
+MOTION_ARRAYS = ("expression", "rotation", "translation", "gaze")
+MOTION_DIM = 62
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controls:
+    """What a user may ask of the motion. Amounts are factors: 1 as generated, 0 none.
+
+    Raises:
+        ControlsError: a value is out of its range.
+    """
+
+    emotion: str = "neutral"  # one of EMOTIONS
+    emotion_strength: float = 1.0  # 0..2
+    motion: float = 1.0  # 0..2, all movement but the lips'
+    head: float = 1.0  # 0..2
+    brows: float = 1.0  # 0..2
+    blinks: float = 1.0  # 0..2; scales how often, not how far: a blink always closes
+    lips: float = 1.0  # 0..2
+    keep_expression: float = 0.5  # 0..1, how much of the photo's own expression stays while speaking
+    seed: int = 42
+    steps: int = 10  # 1..1000 sampler steps
+    guidance: float = 1.2  # 1 is none
+
+    def __post_init__(self) -> None:
+        if self.emotion not in EMOTIONS:
+            raise ControlsError(f"unknown emotion {self.emotion!r}; choose one of {', '.join(EMOTIONS)}")
+        bounds = dict.fromkeys(("emotion_strength", "motion", "head", "brows", "blinks", "lips"), (0.0, 2.0))
+        bounds |= {"keep_expression": (0.0, 1.0), "steps": (1, 1000), "guidance": (1.0, 10.0), "seed": (0, 2**63 - 1)}
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ControlsError(f"{name} is {value}; choose a value from {low} to {high}")
+
+    def as_dict(self) -> dict[str, float | int | str]:
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A finished video on disk, or frames in memory, with the motion that made it."""
+
+    path: Path | None
+    fps: float
+    num_frames: int
+    size_px: tuple[int, int]  # width, height
+    motion: Motion
+    settings: dict = field(default_factory=dict)  # what re-creates it: system, controls, hashes, version
+    frames: NDArray[np.uint8] | None = None  # (T, H, W, 3) when no path was given
+
+    @property
+    def duration_s(self) -> float:
+        return self.num_frames / self.fps
+
+
+class SpeechEncoder(Protocol):
+    """Turns a recording into features, block by block, so that memory does not grow with its length."""
+
+    def encode(self, speech: Speech) -> Iterator[SpeechFeatures]:
+        """Yields consecutive blocks; together they hold exactly `speech.num_frames()` rows."""
+        ...
+
+
+class MotionGenerator(Protocol):
+    """Turns features into motion, window by window."""
+
+    def generate(self, features: Iterator[SpeechFeatures], portrait: Portrait, controls: Controls) -> Iterator[Motion]:
+        """Yields consecutive pieces of final motion; joined, they are as long as the features."""
+        ...
+
+
+class Renderer(Protocol):
+    """Draws frames of one portrait. Built by `loquent.systems` from the portrait and the wanted size."""
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of every frame; both even."""
+        ...
+
+    def render(self, motion: Motion) -> Iterator[NDArray[np.uint8]]:
+        """Yields one RGB frame (H, W, 3) for each row of `motion`. Keeps no state between calls."""
+        ...
