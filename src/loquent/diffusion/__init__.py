@@ -1,0 +1,1 @@
+"""Noise schedules, samplers, guidance and windows: plain functions, no weights."""

@@ -1,0 +1,117 @@
+"""Motion of any length, window by window, in the network's normalised space."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+from loquent.diffusion.flow import TimeGrid, euler, guide, time_grid
+from loquent.diffusion.windows import crossfade, cut_windows, smooth3, smooth3_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from torch import Tensor
+
+    from loquent.models.moda.network import MotionTransformer
+
+
+class WindowedSampler:
+    """Samples overlapping windows and joins them without seams (docs/generator.md, "Windows").
+
+    Shape letters: N frames of a window, M motion channels, L audio layers, C audio channels, I identity channels,
+    E emotion labels with the null label.
+    """
+
+    def __init__(self, network: MotionTransformer, grid: TimeGrid = "published") -> None:
+        self.network = network
+        self.grid: TimeGrid = grid
+        self.smoothed = slice(network.config.smooth_from, network.config.smooth_to)
+
+    def sample(
+        self,
+        audio: Iterable[Tensor],
+        *,
+        previous: Tensor,
+        emotion: Tensor,
+        identity: Tensor,
+        draw_noise: Callable[[], Tensor],
+        steps: int,
+        guidance: float,
+    ) -> Iterator[Tensor]:
+        """Turns a stream of speech features into a stream of motion of the same length.
+
+        Args:
+            audio: consecutive blocks (t, L, C).
+            previous: motion right before the first frame, (M,), normalised.
+            emotion: weights of the labels, (E,).
+            identity: (I,).
+            draw_noise: gives the (N, M) start of the next window.
+            steps: Euler steps of a window.
+            guidance: 1 is none; more exaggerates what speech and emotion change.
+
+        Yields:
+            Consecutive pieces (t, M), final once handed out.
+        """
+        joined = self._join(
+            audio,
+            previous,
+            lambda features, before: self._sample_window(
+                features, before, emotion, identity, draw_noise(), steps, guidance
+            ),
+        )
+        return smooth3_stream(joined, self.smoothed)
+
+    def _join(
+        self, audio: Iterable[Tensor], previous: Tensor, sample_window: Callable[[Tensor, Tensor], Tensor]
+    ) -> Iterator[Tensor]:
+        """Samples each window after the frame before it and fades neighbours into each other."""
+        config = self.network.config
+        stride = config.num_frames - config.overlap
+        tail: Tensor | None = None  # the last `overlap` frames so far, still to be blended
+        for features, num_real in cut_windows(audio, config.num_frames, config.overlap):
+            window = smooth3(sample_window(features, previous), self.smoothed)
+            previous = window[stride - 1]
+            window = window[:num_real]
+            if tail is not None:
+                window = torch.cat([crossfade(tail, window[: config.overlap]), window[config.overlap :]])
+            if num_real == config.num_frames:
+                yield window[:stride]
+                tail = window[stride:]
+            else:
+                yield window
+                tail = None
+        if tail is not None:
+            yield tail
+
+    @torch.no_grad()
+    def _sample_window(
+        self,
+        audio: Tensor,
+        previous: Tensor,
+        emotion: Tensor,
+        identity: Tensor,
+        noise: Tensor,
+        steps: int,
+        guidance: float,
+    ) -> Tensor:
+        """One window (N, M) from its noise."""
+        config = self.network.config
+        batch = {"audio": audio[None], "emotion": emotion[None]}
+        copies = 1
+        if guidance > 1:
+            null_emotion = F.one_hot(torch.tensor(config.null_emotion), len(emotion)).to(emotion)
+            batch = {
+                "audio": torch.stack([self.network.null_audio.expand_as(audio), audio]),
+                "emotion": torch.stack([null_emotion, emotion]),
+            }
+            copies = 2
+        batch |= {"previous": previous.expand(copies, -1), "identity": identity.expand(copies, -1)}
+
+        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+            out = self.network(x.expand(copies, -1, -1), sigma.expand(copies), **batch)
+            return out if copies == 1 else guide(out[:1], out[1:], guidance)
+
+        return euler(velocity, noise[None], time_grid(steps, self.grid))[0]
