@@ -1,0 +1,208 @@
+"""The person cut out of the photo, and the background completed behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from loquent.face.topology import FACE_OVAL
+
+_WORK_PX = 256  # longer side of the picture on which the cut is searched
+_REFINE_PX = 768  # longer side on which its edge is refined
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """Photo = person + (1 - alpha) * background, exactly."""
+
+    person: NDArray[np.uint8]  # (H, W, 4): colour multiplied by alpha, alpha
+    background: NDArray[np.uint8]  # (H, W, 3): the photo, completed where the person stands
+    reliable: bool  # False: no cut was found; the person is the whole photo
+
+
+def split_layers(pixels: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> Layers:
+    """Splits a picture into the person and the background.
+
+    Args:
+        pixels: RGB, (H, W, 3).
+        landmarks: (478, 3), in pixels of the picture.
+    """
+    alpha = person_alpha(pixels, landmarks)
+    if alpha is None:
+        opaque = np.full(pixels.shape[:2], 255, np.uint8)
+        return Layers(np.dstack([pixels, opaque]), pixels.copy(), reliable=False)
+    background = complete_background(pixels, alpha)
+    dark = 1 - ((pixels + 0.5) / np.maximum(background, 0.5)).min(-1)  # so dark that less alpha cannot explain it
+    alpha8 = np.ceil(np.maximum(alpha, dark) * 255).clip(0, 255).astype(np.uint8)
+    behind = cv2.multiply(background, cv2.merge([255 - alpha8] * 3), scale=1 / 255)
+    return Layers(np.dstack([cv2.subtract(pixels, behind), alpha8]), background, reliable=True)
+
+
+def person_alpha(pixels: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """How much each pixel belongs to the person, (H, W) in 0..1; None when no believable cut is found."""
+    height, width = pixels.shape[:2]
+    zoom = min(1.0, _WORK_PX / max(height, width))
+    small = cv2.resize(pixels, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA) if zoom < 1 else pixels
+    seeds = _seeds(small.shape[:2], landmarks[:, :2] * zoom)
+    mask = seeds.copy()
+    cv2.setRNGSeed(1)  # colour clusters start at random
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(cv2.GaussianBlur(small, (0, 0), 0.6), mask, None, *models, 5, cv2.GC_INIT_WITH_MASK)
+    person = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
+    person = _largest_part(person, seeds == cv2.GC_FGD)
+    person = _fill_holes(person)
+    if not _believable(person, seeds):
+        return None
+    return _refine_edge(pixels, person.astype(np.float32))
+
+
+def complete_background(pixels: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The picture with the person painted over from around them, by a pyramid of known pixels."""
+    margin = max(3, round(max(pixels.shape[:2]) / 100))
+    known = (alpha < 0.004).astype(np.uint8)
+    known = cv2.erode(known, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1,) * 2), borderValue=1)
+    if not known.any():
+        return pixels.copy()
+    filled = _push_pull(pixels.astype(np.float32), known.astype(np.float32))
+    filled += _grain(pixels, known)
+    soft = cv2.GaussianBlur(known.astype(np.float32), (0, 0), margin / 3)
+    soft = np.where(known > 0, np.maximum(soft * 2 - 1, 0), 0)[..., None]
+    clear = (alpha < 0.004).astype(np.float32)[..., None]  # there the photo itself is the background
+    blended = np.clip(filled + (pixels - filled) * soft, 0, 255)
+    return np.where(clear > 0, pixels, np.round(blended)).astype(np.uint8)
+
+
+def _seeds(shape: tuple[int, int], points: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """GrabCut's start: surely the face and the neck, surely not the upper corners, the rest by likelihood."""
+    height, width = shape
+    iod = float(np.linalg.norm(points[33] - points[263]))
+    up = points[10] - points[152]
+    face_height = float(np.linalg.norm(up))
+    up = up / face_height
+    across = np.array([-up[1], up[0]])
+    centre = points[list(FACE_OVAL)].mean(0)
+
+    mask = np.full(shape, cv2.GC_PR_BGD, np.uint8)
+    head = _polygon(centre + up * 0.25 * iod, across * 1.6 * iod, up * 1.8 * iod)
+    cv2.fillPoly(mask, [head], cv2.GC_PR_FGD)
+    chin = points[152]
+    shoulders = [chin - across * 0.7 * iod, chin + across * 0.7 * iod]
+    shoulders += [chin - up * 0.8 * iod + across * 3.5 * iod, chin - up * 8 * iod + across * 6 * iod]
+    shoulders += [chin - up * 8 * iod - across * 6 * iod, chin - up * 0.8 * iod - across * 3.5 * iod]
+    cv2.fillPoly(mask, [np.round(shoulders).astype(np.int32)], cv2.GC_PR_FGD)
+
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    offset = np.stack([x, y], -1) - centre
+    lateral, vertical = offset @ across, offset @ up
+    outside = (np.abs(lateral) > 2.6 * iod) & (vertical > -0.2 * iod)
+    outside |= vertical > 3.1 * iod
+    outside |= (np.hypot(lateral / 2.2, (vertical - 0.3 * iod) / 2.8) > iod) & (vertical > 0.3 * iod)
+    mask[outside] = cv2.GC_BGD
+
+    oval = points[list(FACE_OVAL)]
+    inner = centre + (oval - centre) * 0.93
+    cv2.fillPoly(mask, [np.round(inner).astype(np.int32)], cv2.GC_FGD)
+    neck = [chin - across * 0.35 * iod, chin + across * 0.35 * iod]
+    neck += [chin - up * 0.9 * iod + across * 0.45 * iod, chin - up * 0.9 * iod - across * 0.45 * iod]
+    cv2.fillPoly(mask, [np.round(neck).astype(np.int32)], cv2.GC_FGD)
+    chest = [chin - up * 1.3 * iod - across * 0.9 * iod, chin - up * 1.3 * iod + across * 0.9 * iod]
+    chest += [chin - up * 8 * iod + across * 1.2 * iod, chin - up * 8 * iod - across * 1.2 * iod]
+    cv2.fillPoly(mask, [np.round(chest).astype(np.int32)], cv2.GC_FGD)
+    return mask
+
+
+def _polygon(centre: NDArray, across: NDArray, up: NDArray) -> NDArray[np.int32]:
+    angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)[:, None]
+    return np.round(centre + np.cos(angle) * across + np.sin(angle) * up).astype(np.int32)
+
+
+def _largest_part(person: NDArray[np.uint8], sure: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Keeps only what hangs together with the sure person."""
+    _, labels = cv2.connectedComponents(person, connectivity=4)
+    kept = np.unique(labels[sure & (person > 0)])
+    return np.isin(labels, kept[kept > 0]).astype(np.uint8)
+
+
+def _fill_holes(person: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Fills background parts that do not touch the picture's border: usually glasses, collars, highlights."""
+    _, labels = cv2.connectedComponents(1 - person, connectivity=4)
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    return np.where(np.isin(labels, np.unique(border)) & (person == 0), 0, 1).astype(np.uint8)
+
+
+def _believable(person: NDArray[np.uint8], seeds: NDArray[np.uint8]) -> bool:
+    """A cut is believed when it holds the sure person and neither fills nor spares everything that was open."""
+    share = person.mean()
+    if not 0.02 < share < 0.93:
+        return False
+    sure = seeds == cv2.GC_FGD
+    return person[sure].mean() > 0.97
+
+
+def _refine_edge(pixels: NDArray[np.uint8], person: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Soft edge that follows the picture's own edges, by a guided filter.
+
+    Source: He, Sun and Tang 2013, "Guided Image Filtering", and its fast form: coefficients at low resolution.
+    """
+    height, width = pixels.shape[:2]
+    zoom = min(1.0, _REFINE_PX / max(height, width))
+    size = (round(width * zoom), round(height * zoom))
+    guide = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    target = cv2.resize(person, size, interpolation=cv2.INTER_LINEAR)
+    radius = max(2, round(max(size) / 90))
+    slope, offset = _guided_coefficients(guide, target, radius, 1e-4)
+    slope = cv2.resize(slope, (width, height), interpolation=cv2.INTER_LINEAR)
+    offset = cv2.resize(offset, (width, height), interpolation=cv2.INTER_LINEAR)
+    alpha = (slope * (pixels.astype(np.float32) / 255)).sum(-1) + offset
+    alpha = np.clip((alpha - 0.08) / 0.84, 0, 1)
+    near = cv2.resize(cv2.dilate(person, np.ones((3, 3))), (width, height), interpolation=cv2.INTER_LINEAR)
+    far = cv2.GaussianBlur(near, (0, 0), max(1.0, max(height, width) / 90))
+    alpha = np.where(far < 0.02, 0, alpha)
+    return np.where(far > 0.98, 1, alpha).astype(np.float32)
+
+
+def _guided_coefficients(
+    guide: NDArray[np.float32], target: NDArray[np.float32], radius: int, epsilon: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Local linear model target = slope . guide + offset over windows of the colour guide: (H, W, 3), (H, W)."""
+
+    def mean(values: NDArray) -> NDArray:
+        return cv2.blur(values, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT)
+
+    mean_guide, mean_target = mean(guide), mean(target)
+    covariance = mean(guide * target[..., None]) - mean_guide * mean_target[..., None]
+    pairs = [mean(guide[..., i] * guide[..., j]) - mean_guide[..., i] * mean_guide[..., j]
+             for i in range(3) for j in range(3)]  # fmt: skip
+    sigma = np.stack(pairs, -1).reshape(*target.shape, 3, 3) + epsilon * np.eye(3, dtype=np.float32)
+    slope = np.linalg.solve(sigma, covariance[..., None])[..., 0].astype(np.float32)
+    offset = mean_target - (slope * mean_guide).sum(-1)
+    return mean(slope), mean(offset)
+
+
+def _push_pull(values: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Fills unknown pixels from coarser and coarser means of the known ones."""
+    height, width = weight.shape
+    if min(height, width) <= 4 or weight.all():
+        total = max(float(weight.sum()), 1e-6)
+        mean = (values * weight[..., None]).sum((0, 1)) / total
+        return np.where(weight[..., None] > 0, values, mean).astype(np.float32)
+    half = ((width + 1) // 2, (height + 1) // 2)
+    weighted = cv2.resize(cv2.GaussianBlur(values * weight[..., None], (5, 5), 1.2), half, interpolation=cv2.INTER_AREA)
+    coarse_weight = cv2.resize(cv2.GaussianBlur(weight, (5, 5), 1.2), half, interpolation=cv2.INTER_AREA)
+    coarse = weighted / np.maximum(coarse_weight, 1e-6)[..., None]
+    coarse = _push_pull(coarse, (coarse_weight > 0.02).astype(np.float32))
+    fill = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.where(weight[..., None] > 0, values, fill).astype(np.float32)
+
+
+def _grain(pixels: NDArray[np.uint8], known: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Noise as strong as the fine grain of the known background, (H, W, 1)."""
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    fine = np.abs(grey - cv2.GaussianBlur(grey, (0, 0), 1.5))[known > 0]
+    strength = min(1.4826 * float(np.median(fine)), 6.0) if fine.size else 0.0
+    noise = np.random.default_rng(1).standard_normal(grey.shape).astype(np.float32)
+    noise = cv2.GaussianBlur(noise, (0, 0), 0.7)
+    return (noise / max(float(noise.std()), 1e-6) * strength)[..., None]
