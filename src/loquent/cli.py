@@ -1,0 +1,433 @@
+"""The command line: arguments, printing and exit codes. What is done is done by `loquent.pipeline`.
+
+Only light packages are imported at the top, so that help appears at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from loquent import __version__
+from loquent.errors import LoquentError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from loquent.batch import Job, Sound
+    from loquent.pipeline import Progress, TalkingHead, Work
+    from loquent.types import Clip
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+# Small operations crawl on a busy machine when OpenMP threads spin; must be set before torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+app = typer.Typer(
+    help="One portrait photo and a speech recording become a video of that person speaking.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_FILES, _MOTION, _VIDEO, _FACE, _RUN = "Files", "Motion", "Video", "Face", "Running"
+Emotion = Literal["anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]
+FaceBackend = Literal["embedded", "mediapipe"]
+
+InputsArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="PHOTO... SPEECH...", help="Photos and recordings; every photo speaks every recording."),
+]
+EmotionOption = Annotated[Emotion, typer.Option(help="What the face expresses.", rich_help_panel=_MOTION)]
+SeedOption = Annotated[int, typer.Option(help="The same seed gives the same video.", rich_help_panel=_MOTION)]
+EmotionStrengthOption = Annotated[float, typer.Option(help="0 to 2.", rich_help_panel=_MOTION)]
+AmountOption = Annotated[float, typer.Option(help="All movement but the lips', 0 to 2.", rich_help_panel=_MOTION)]
+HeadOption = Annotated[float, typer.Option(help="Head movement, 0 to 2.", rich_help_panel=_MOTION)]
+BrowsOption = Annotated[float, typer.Option(help="Brow movement, 0 to 2.", rich_help_panel=_MOTION)]
+BlinksOption = Annotated[float, typer.Option(help="How often the eyes blink, 0 to 2.", rich_help_panel=_MOTION)]
+LipsOption = Annotated[float, typer.Option(help="Lip movement, 0 to 2.", rich_help_panel=_MOTION)]
+KeepExpressionOption = Annotated[
+    float, typer.Option(help="How much of the photo's own expression stays, 0 to 1.", rich_help_panel=_MOTION)
+]
+StepsOption = Annotated[int, typer.Option(help="Steps of the sampler; more is slower.", rich_help_panel=_MOTION)]
+GuidanceOption = Annotated[float, typer.Option(help="How closely to follow the speech.", rich_help_panel=_MOTION)]
+FaceOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Which face, counted from 0 at the picture's left; the largest if not given.",
+                 rich_help_panel=_FACE, show_default=False),
+]  # fmt: skip
+FaceBackendOption = Annotated[
+    FaceBackend, typer.Option(help="What finds the face; mediapipe is an extra.", rich_help_panel=_FACE)
+]
+FaceModelOption = Annotated[
+    Path | None, typer.Option(help="MediaPipe's face_landmarker.task.", rich_help_panel=_FACE, show_default=False)
+]
+SystemOption = Annotated[
+    str, typer.Option(help="Name of a system, or a folder with its weights.", rich_help_panel=_RUN)
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=_RUN)]
+TextOption = Annotated[
+    str | None,
+    typer.Option(help="Speak this text with espeak-ng instead of a recording.", rich_help_panel=_FILES,
+                 show_default=False),
+]  # fmt: skip
+VoiceOption = Annotated[str, typer.Option(help="espeak-ng's voice for --text.", rich_help_panel=_FILES)]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.", rich_help_panel=_FILES)]
+
+
+def _reported(command: Callable[..., None]) -> Callable[..., None]:
+    """Turns errors raised on purpose into one sentence and exit code 2, and Ctrl-C into exit code 130."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except LoquentError as error:
+            _stderr().print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
+            raise typer.Exit(EXIT_ERROR) from None
+        except KeyboardInterrupt:
+            _stderr().print("stopped; nothing unfinished was left behind", highlight=False)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+    return run
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        print(f"loquent {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+@_reported
+def animate(
+    inputs: InputsArgument = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", rich_help_panel=_FILES, show_default=False,
+                     help="Video to write: .mp4, .webm, .gif, or a folder for PNG pictures; for several videos,"
+                     " the folder to write into. PHOTO_SPEECH.mp4 if not given."),
+    ] = None,
+    text: TextOption = None,
+    voice: VoiceOption = "en-us",
+    motion: Annotated[
+        Path | None,
+        typer.Option(rich_help_panel=_FILES, show_default=False,
+                     help="Draw this motion (ARKit CSV or JSON) instead of generating one; speech is optional then."),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(rich_help_panel=_FILES, show_default=False,
+                     help="CSV or JSON-lines file with one video a row: photo, speech, output, and any setting."
+                     " Finished videos are skipped, so the same command continues where it stopped."),
+    ] = None,
+    overwrite: OverwriteOption = False,
+    sidecar: Annotated[
+        bool,
+        typer.Option("--sidecar", help="Also write what made the video as OUTPUT.json.", rich_help_panel=_FILES),
+    ] = False,
+    seed: SeedOption = 42,
+    emotion: EmotionOption = "neutral",
+    emotion_strength: EmotionStrengthOption = 1.0,
+    amount: AmountOption = 1.0,
+    head: HeadOption = 1.0,
+    brows: BrowsOption = 1.0,
+    blinks: BlinksOption = 1.0,
+    lips: LipsOption = 1.0,
+    keep_expression: KeepExpressionOption = 0.5,
+    steps: StepsOption = 10,
+    guidance: GuidanceOption = 1.2,
+    fps: Annotated[float, typer.Option(help="Frames a second.", rich_help_panel=_VIDEO)] = 25.0,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Longest side in pixels; the photo's own if not given.", rich_help_panel=_VIDEO,
+                     show_default=False),
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(help="Encoder's quality.", rich_help_panel=_VIDEO, show_default=False),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Encoder's preset.", rich_help_panel=_VIDEO)] = "veryfast",
+    face: FaceOption = None,
+    face_backend: FaceBackendOption = "embedded",
+    face_model: FaceModelOption = None,
+    system: SystemOption = "starter",
+    device: DeviceOption = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the inputs, print the plan, make nothing.", rich_help_panel=_RUN)
+    ] = False,
+) -> None:  # fmt: skip
+    """Make a video of the person in PHOTO speaking SPEECH.
+
+    Every video says in its metadata that it is generated. Animate only people who have agreed to it.
+    """
+    from loquent.batch import Job, jobs_from_arguments, jobs_from_manifest
+    from loquent.pipeline import FaceSettings, VideoSettings
+    from loquent.types import Controls
+
+    template = Job(
+        photo=Path(),
+        sound=None,
+        output=Path(),
+        motion=motion,
+        controls=Controls(
+            emotion=emotion, emotion_strength=emotion_strength, motion=amount, head=head, brows=brows, blinks=blinks,
+            lips=lips, keep_expression=keep_expression, seed=seed, steps=steps, guidance=guidance,
+        ),
+        video=VideoSettings(fps=fps, size=size, quality=quality, preset=preset),
+        face=FaceSettings(face=face, backend=face_backend, model=face_model),
+    )  # fmt: skip
+    if manifest is not None:
+        if inputs or text is not None:
+            raise LoquentError("--manifest names the photos and recordings itself; leave out the other inputs")
+        jobs = jobs_from_manifest(manifest, template, output)
+    else:
+        photos, sounds = _split_inputs(inputs, text, voice)
+        jobs = jobs_from_arguments(photos, sounds, output, template)
+    _animate_all(jobs, system, device, overwrite=overwrite, sidecar=sidecar, dry_run=dry_run)
+
+
+@app.command()
+@_reported
+def export(
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PHOTO] SPEECH", help="A recording; with a photo, for that person's face."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File to write: .csv or .json.", rich_help_panel=_FILES)
+    ] = Path("motion.csv"),
+    text: TextOption = None,
+    voice: VoiceOption = "en-us",
+    overwrite: OverwriteOption = False,
+    seed: SeedOption = 42,
+    emotion: EmotionOption = "neutral",
+    emotion_strength: EmotionStrengthOption = 1.0,
+    amount: AmountOption = 1.0,
+    head: HeadOption = 1.0,
+    brows: BrowsOption = 1.0,
+    blinks: BlinksOption = 1.0,
+    lips: LipsOption = 1.0,
+    steps: StepsOption = 10,
+    guidance: GuidanceOption = 1.2,
+    fps: Annotated[float, typer.Option(help="Rows a second.", rich_help_panel=_MOTION)] = 25.0,
+    face: FaceOption = None,
+    face_backend: FaceBackendOption = "embedded",
+    face_model: FaceModelOption = None,
+    system: SystemOption = "starter",
+    device: DeviceOption = "auto",
+) -> None:
+    """Write the face's motion for SPEECH as ARKit weights and head angles, to use in other tools."""
+    from loquent.motion.export import write_motion
+    from loquent.pipeline import FaceSettings, TalkingHead
+    from loquent.types import Controls
+
+    photos, sounds = _split_inputs(inputs, text, voice)
+    if len(photos) > 1 or len(sounds) != 1:
+        raise LoquentError(f"export takes one recording and at most one photo; got {len(sounds)} and {len(photos)}")
+    _refuse_existing(output, overwrite)
+    controls = Controls(
+        emotion=emotion, emotion_strength=emotion_strength, motion=amount, head=head, brows=brows, blinks=blinks,
+        lips=lips, seed=seed, steps=steps, guidance=guidance,
+    )  # fmt: skip
+    started = time.perf_counter()
+    with _stderr().status("Making the motion"):
+        talking_head = TalkingHead.from_pretrained(system, device)
+        settings = FaceSettings(face=face, backend=face_backend, model=face_model)
+        motion = talking_head.motion(
+            sounds[0].source(), photos[0] if photos else None, controls, fps=fps, face=settings
+        )
+        write_motion(motion, output)
+    print(f"{output}: {len(motion)} rows at {fps:g} a second, in {time.perf_counter() - started:.1f} s")
+
+
+@app.command()
+@_reported
+def inspect(
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Videos, GIFs or folders of pictures.")],
+) -> None:
+    """Print what a video says about how it was made, as JSON."""
+    import json
+
+    from loquent import provenance
+
+    for path in videos:
+        found = provenance.read_statement(path)
+        if found is None:
+            raise LoquentError(f"{path}: holds no statement by loquent; it was made or changed by another program")
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, devices and models, and what is missing and how to get it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from loquent.doctor import examine
+
+    console = Console(highlight=False)
+    findings = examine()
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    marks = {"ok": "[green]ok[/]", "optional": "[yellow]--[/]", "missing": "[bold red]!![/]"}
+    for finding in findings:
+        table.add_row(marks[finding.state], finding.name, _escape(finding.detail))
+    console.print(table)
+    missing = [finding.name for finding in findings if finding.state == "missing"]
+    if missing:
+        console.print(f"\nNot ready: {', '.join(missing)}.")
+        raise typer.Exit(EXIT_ERROR)
+    console.print("\nReady. What is marked -- is optional.")
+
+
+def main() -> None:
+    """Entry point of the `loquent` program."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # unwinds, so that nothing half-written stays
+    app()
+
+
+def _animate_all(jobs: list[Job], system: str, device: str, *, overwrite: bool, sidecar: bool, dry_run: bool) -> None:
+    """Makes what is not finished yet; in a batch, one video's error does not stop the others."""
+    from loquent.pipeline import TalkingHead
+    from loquent.systems import find_system
+
+    _log_to_stderr()
+    system_name = find_system(system).name
+    talking_head: TalkingHead | None = None
+    failed = 0
+    for number, job in enumerate(jobs, 1):
+        try:
+            if not overwrite and job.is_finished(system_name):
+                print(f"{job.output}: finished before, from the same files and settings (--overwrite makes it again)")
+                continue
+            _refuse_existing(job.output, overwrite)
+            if talking_head is None:
+                with _stderr().status("Loading"):
+                    talking_head = TalkingHead.from_pretrained(system, device)
+            place = f"[{number}/{len(jobs)}] " if len(jobs) > 1 else ""
+            _animate_one(talking_head, job, place, sidecar=sidecar, dry_run=dry_run)
+        except LoquentError as error:
+            if len(jobs) == 1:
+                raise
+            failed += 1
+            _stderr().print(f"[bold red]error:[/] {_escape(f'{job.label}: {error}')}", highlight=False, soft_wrap=True)
+    if failed:
+        raise LoquentError(f"{failed} of {len(jobs)} videos were not made; the reasons are above")
+
+
+def _animate_one(head: TalkingHead, job: Job, place: str, *, sidecar: bool, dry_run: bool) -> None:
+    """Makes one video and prints the line that says where it is, or only the plan."""
+    started = time.perf_counter()
+    with _stderr().status(f"{place}Reading {job.label}"):
+        source = job.sound.source() if job.sound is not None else None
+        work = head.prepare(job.photo, source, job.controls, motion=job.motion, video=job.video, face=job.face)
+    if dry_run:
+        _print_plan(head, job, work)
+        return
+    with _progress_bar(f"{place}{job.output.name}", work.video.fps) as progress:
+        clip = head.run(work, job.output, sidecar=sidecar, progress=progress)
+    print(_summary(clip, time.perf_counter() - started))
+
+
+def _summary(clip: Clip, seconds: float) -> str:
+    """The last line: where the file is, how long it took, and the real-time factor (below 1 is faster than real time)."""
+    return (
+        f"{clip.path}: {clip.num_frames} frames of {clip.size_px[0]}x{clip.size_px[1]}, {clip.duration_s:.1f} s of video"
+        f" in {seconds:.1f} s, real-time factor {seconds / clip.duration_s:.2f}"
+    )
+
+
+def _print_plan(head: TalkingHead, job: Job, work: Work) -> None:
+    import math
+
+    portrait = work.portrait
+    renderer = head.system.make_renderer(portrait, work.video.size)
+    pitch, yaw, roll = (math.degrees(angle) for angle in portrait.pose_rad)
+    left, top, right, bottom = portrait.face.box_px
+    rows = {
+        "photo": f"{job.photo}, {portrait.photo.width_px}x{portrait.photo.height_px}",
+        "face": f"{right - left:.0f}x{bottom - top:.0f} px at ({left:.0f}, {top:.0f}), turned {yaw:+.0f}°,"
+        f" raised {pitch:+.0f}°, tilted {roll:+.0f}°, found by {portrait.face.backend}",
+        "speech": f"{work.speech.name}, {work.speech.duration_s:.2f} s" if work.speech else "none",
+        "motion": f"from {job.motion}" if job.motion else f"{head.system.name} on {head.system.device}, {job.controls}",
+        "video": f"{job.output}, {renderer.size_px[0]}x{renderer.size_px[1]}, {work.num_frames} frames"
+        f" at {work.video.fps:g} a second",
+    }
+    for name, value in rows.items():
+        print(f"{name:>7}  {value}")
+
+
+@contextmanager
+def _progress_bar(title: str, fps: float) -> Iterator[Progress]:
+    """A bar with frames, speed and time left; on the terminal only."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    with Progress(*columns, console=_stderr(), transient=True, disable=not _stderr().is_terminal) as bar:
+        task = bar.add_task(title, total=None, speed="")
+        started = time.perf_counter()
+
+        def update(done: int, total: int) -> None:
+            rate = done / max(time.perf_counter() - started, 1e-3)
+            bar.update(task, completed=done, total=total, speed=f"{rate:.0f} frames/s, {rate / fps:.1f}x real time")
+
+        yield update
+
+
+def _split_inputs(inputs: list[Path] | None, text: str | None, voice: str) -> tuple[list[Path], list[Sound]]:
+    from loquent.batch import Sound, split_inputs
+
+    photos, recordings = split_inputs(inputs or [])
+    if text is not None and recordings:
+        raise LoquentError(f"--text and the recording {recordings[0]} were both given; leave one out")
+    sounds = [Sound(path=path) for path in recordings]
+    return photos, sounds if text is None else [Sound(text=text, voice=voice)]
+
+
+def _refuse_existing(output: Path, overwrite: bool) -> None:
+    if output.exists() and not overwrite:
+        raise LoquentError(f"{output} exists; choose another name, or add --overwrite to replace it")
+
+
+def _log_to_stderr() -> None:
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=_stderr(), show_time=False, show_path=False, markup=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+
+
+@functools.cache
+def _stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,370 @@
+"""The one path from photo and speech to video. The command line, the Python API and the benchmarks all go through it.
+
+Everything from the generator on is a stream: motion is made window by window in a background thread, frames are drawn
+as soon as their motion exists, and the writer encodes them while the next ones are drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from loquent import __version__, provenance
+from loquent.errors import LoquentError
+from loquent.systems import DEFAULT_SYSTEM, System, load_system
+from loquent.types import MOTION_RATE_HZ, Clip, Controls, Motion, Photo, Portrait, Speech
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from loquent.face.analyze import FaceBackend
+    from loquent.media.audio import SpeechSource
+    from loquent.media.image import PictureSource
+
+Item = TypeVar("Item")
+Progress = Callable[[int, int], None]  # frames finished, frames in all
+
+_PIECE_FRAMES = 250  # a motion that is known as a whole is drawn in pieces of this length
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSettings:
+    """What a user may ask of the video; `loquent.media.video` explains quality and preset."""
+
+    fps: float = MOTION_RATE_HZ
+    size: int | None = None  # longest side in px; None keeps the photo's
+    quality: int | None = None
+    preset: str = "veryfast"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceSettings:
+    """Which face is animated and what finds it; `loquent.face.analyze` explains them."""
+
+    face: int | None = None  # 0 is the leftmost; None takes the largest
+    backend: FaceBackend = "embedded"
+    model: str | Path | None = None  # MediaPipe's model file
+
+
+@dataclass(frozen=True)
+class Work:
+    """One video to make: everything is read and checked, nothing is generated yet."""
+
+    portrait: Portrait
+    speech: Speech | None  # None only together with `motion`: a silent video
+    motion: Motion | None  # made elsewhere; None generates it from the speech
+    controls: Controls
+    video: VideoSettings
+    settings: dict[str, Any]  # what re-creates the video
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the video: those that cover the speech, or the motion when there is no speech."""
+        if self.speech is not None:
+            return self.speech.num_frames(self.video.fps)
+        assert self.motion is not None
+        return max(1, round(len(self.motion) / self.motion.rate_hz * self.video.fps))
+
+
+class TalkingHead:
+    """A loaded system that makes photos speak.
+
+    >>> head = TalkingHead.from_pretrained("starter")
+    >>> clip = head.animate("photo.jpg", "speech.wav", output="talk.mp4")
+    """
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path = DEFAULT_SYSTEM, device: str = "auto") -> TalkingHead:
+        """Loads a system.
+
+        Args:
+            name_or_folder: "starter" for the system shipped in the package, or a folder with a motion generator's
+                config.json and model.safetensors.
+            device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+
+        Raises:
+            LoquentError: unknown name or device.
+            WeightsError: the weights are missing or do not fit.
+        """
+        return cls(load_system(str(name_or_folder), device))
+
+    def portrait(
+        self,
+        photo: PictureSource | Photo | Portrait,
+        *,
+        face: int | None = None,
+        face_backend: FaceBackend = "embedded",
+        face_model: str | Path | None = None,
+    ) -> Portrait:
+        """Reads a photo and finds the face to animate. Pass the result to the other methods to do this only once.
+
+        Args:
+            photo: a path, an open binary file, the file's bytes, an RGB uint8 array (H, W, 3) or a Pillow image.
+            face: index of the face from the picture's left, from 0; None takes the largest.
+            face_backend: "embedded", or "mediapipe" (extra) for MediaPipe's own networks.
+            face_model: MediaPipe's model file, read by that backend only.
+
+        Raises:
+            PhotoError: the photo cannot be read.
+            FaceError: no face, or not the wanted one.
+        """
+        from loquent.face.analyze import analyze
+        from loquent.media.image import read_image
+
+        if isinstance(photo, Portrait):
+            return photo
+        return analyze(photo if isinstance(photo, Photo) else read_image(photo), face, face_backend, face_model)
+
+    def prepare(
+        self,
+        photo: PictureSource | Photo | Portrait,
+        speech: SpeechSource | Speech | None = None,
+        controls: Controls | None = None,
+        *,
+        motion: Motion | str | Path | None = None,
+        video: VideoSettings | None = None,
+        face: FaceSettings | None = None,
+    ) -> Work:
+        """Reads and checks everything that a video needs. Arguments as in `animate`."""
+        from loquent.media.audio import read_audio
+
+        if speech is None and motion is None:
+            raise LoquentError("neither speech nor motion was given; pass a recording, or a motion to draw")
+        face = face or FaceSettings()
+        controls, video = controls or Controls(), video or VideoSettings()
+        portrait = self.portrait(photo, face=face.face, face_backend=face.backend, face_model=face.model)
+        speech = speech if speech is None or isinstance(speech, Speech) else read_audio(speech)
+        inputs = {"photo": {"name": portrait.photo.name, "sha256": portrait.photo.sha256}}
+        if speech is not None:
+            inputs["speech"] = {"name": speech.name, "sha256": speech.sha256}
+        if motion is not None:
+            motion, inputs["motion"] = _read_motion(motion)
+        settings = describe_settings(inputs, self.system.name, controls, video, face)
+        return Work(portrait, speech, motion, controls, video, settings)
+
+    def animate(
+        self,
+        photo: PictureSource | Photo | Portrait,
+        speech: SpeechSource | Speech | None = None,
+        controls: Controls | None = None,
+        output: str | Path | None = None,
+        *,
+        motion: Motion | str | Path | None = None,
+        fps: float = MOTION_RATE_HZ,
+        size: int | None = None,
+        quality: int | None = None,
+        preset: str = "veryfast",
+        face: int | None = None,
+        face_backend: FaceBackend = "embedded",
+        sidecar: bool = False,
+        progress: Progress | None = None,
+    ) -> Clip:
+        """Makes a video of the person in `photo` speaking.
+
+        Args:
+            photo: a path, an open binary file, the file's bytes, an RGB uint8 array (H, W, 3), a Pillow image, or what
+                `portrait` returned.
+            speech: a path, an open binary file, the file's bytes, or (samples, rate in Hz) with float samples (N,) or
+                (N, channels) in [-1, 1]. May be left out when `motion` is given; the video is silent then.
+            controls: seed, emotion and amounts of motion.
+            output: the file to write; the suffix chooses the format (.mp4, .webm, .gif, or a folder for PNG pictures).
+                An existing file is replaced. None keeps the frames in memory, in `Clip.frames`.
+            motion: draws this motion, or the one in this file (ARKit CSV or JSON), instead of generating one.
+            fps: frames a second of the video.
+            size: longest side of the video in pixels; None keeps the photo's.
+            quality, preset: trade file size and speed for fidelity, see `loquent.media.video`.
+            face, face_backend: see `portrait`.
+            sidecar: also writes what made the video as OUTPUT.json.
+            progress: called after every frame with (frames finished, frames in all).
+
+        Returns:
+            The finished clip; as many frames as cover the speech at `fps`.
+
+        Raises:
+            LoquentError: one of its subclasses says which input cannot be used, and what to do.
+        """
+        work = self.prepare(
+            photo,
+            speech,
+            controls,
+            motion=motion,
+            video=VideoSettings(fps=fps, size=size, quality=quality, preset=preset),
+            face=FaceSettings(face=face, backend=face_backend),
+        )
+        return self.run(work, output, sidecar=sidecar, progress=progress)
+
+    def stream(
+        self,
+        photo: PictureSource | Photo | Portrait,
+        speech: SpeechSource | Speech,
+        controls: Controls | None = None,
+        *,
+        fps: float = MOTION_RATE_HZ,
+        size: int | None = None,
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Yields the frames of `animate` as they are made: RGB uint8, (H, W, 3). Arguments as there."""
+        work = self.prepare(photo, speech, controls, video=VideoSettings(fps=fps, size=size))
+        renderer = self.system.make_renderer(work.portrait, size)
+        with closing(self.motion_pieces(work)) as pieces:
+            for piece in pieces:
+                yield from renderer.render(piece)
+
+    def run(
+        self, work: Work, output: str | Path | None, *, sidecar: bool = False, progress: Progress | None = None
+    ) -> Clip:
+        """Makes the video that `prepare` described. Arguments as in `animate`."""
+        from loquent.media.video import VideoWriter
+
+        renderer = self.system.make_renderer(work.portrait, work.video.size)
+        kept: list[NDArray[np.uint8]] = []
+        if output is None:
+            motion = self._draw(work, renderer, kept.append, progress)
+        else:
+            output = Path(output)
+            with VideoWriter(
+                output,
+                renderer.size_px,
+                fps=work.video.fps,
+                speech=work.speech,
+                quality=work.video.quality,
+                preset=work.video.preset,
+                metadata=provenance.metadata(work.settings),
+            ) as writer:
+                motion = self._draw(work, renderer, writer.write, progress)
+            if sidecar:
+                provenance.write_sidecar(output, work.settings)
+        return Clip(
+            path=output,
+            fps=work.video.fps,
+            num_frames=len(motion),
+            size_px=renderer.size_px,
+            motion=motion,
+            settings=work.settings,
+            frames=np.stack(kept) if kept else None,
+        )
+
+    def motion(
+        self,
+        speech: SpeechSource | Speech,
+        photo: PictureSource | Photo | Portrait | None = None,
+        controls: Controls | None = None,
+        *,
+        fps: float = MOTION_RATE_HZ,
+        face: FaceSettings | None = None,
+    ) -> Motion:
+        """The face parameters that `animate` would draw, without drawing them. Arguments as there.
+
+        Without a photo, the motion is that of an average face at rest.
+        """
+        portrait = average_portrait() if photo is None else photo
+        work = self.prepare(portrait, speech, controls, video=VideoSettings(fps=fps), face=face)
+        with closing(self.motion_pieces(work)) as pieces:
+            return Motion.concatenate(list(pieces))
+
+    def motion_pieces(self, work: Work) -> Generator[Motion]:
+        """Consecutive pieces of the video's motion at its own frame rate, made in a background thread."""
+        from loquent.motion.resample import resample
+
+        if work.motion is not None:
+            pieces = (work.motion[start : start + _PIECE_FRAMES] for start in range(0, len(work.motion), _PIECE_FRAMES))
+        else:
+            assert work.speech is not None
+            features = self.system.encoder.encode(work.speech)
+            pieces = self.system.generator.generate(features, work.portrait, work.controls)
+        with closing(ahead(resample(pieces, work.video.fps, work.num_frames))) as made:
+            yield from made
+
+    def _draw(self, work: Work, renderer, take: Callable, progress: Progress | None) -> Motion:
+        """Draws every frame, hands each to `take`, and returns the motion that was drawn."""
+        drawn, done = [], 0
+        with closing(self.motion_pieces(work)) as pieces:
+            for piece in pieces:
+                drawn.append(piece)
+                for frame in renderer.render(piece):
+                    take(frame)
+                    done += 1
+                    if progress is not None:
+                        progress(done, work.num_frames)
+        return Motion.concatenate(drawn)
+
+
+def describe_settings(
+    inputs: dict[str, dict[str, str]], system: str, controls: Controls, video: VideoSettings, face: FaceSettings
+) -> dict[str, Any]:
+    """Everything that re-creates a video; plain values, fit for JSON.
+
+    Args:
+        inputs: name and sha256 of each of photo, speech and motion that is used.
+        system: name of the system.
+        controls, video, face: as used.
+    """
+    return {
+        "loquent": __version__,
+        "system": system,
+        "inputs": inputs,
+        "controls": controls.as_dict(),
+        "video": asdict(video),
+        "face": {"face": face.face, "backend": face.backend},
+    }
+
+
+def ahead(items: Iterator[Item], depth: int = 1) -> Generator[Item]:
+    """Yields `items`, made in a background thread that runs at most `depth` items ahead of what is taken.
+
+    An error in the thread is raised here; closing this iterator ends the thread after the item it is making.
+    """
+    made: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(maxsize=depth)
+    stopped = threading.Event()
+
+    def put(item: Item | None, error: BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                return made.put((item, error), timeout=0.1)
+            except queue.Full:
+                continue
+
+    def make() -> None:
+        try:
+            for item in items:
+                put(item, None)
+                if stopped.is_set():
+                    return
+            put(None, StopIteration())
+        except BaseException as error:
+            put(None, error)
+
+    thread = threading.Thread(target=make, name="loquent-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = made.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            assert item is not None
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _read_motion(motion: Motion | str | Path) -> tuple[Motion, dict[str, str]]:
+    """The motion, and its name and hash."""
+    from loquent.motion.export import read_motion
+
+    if isinstance(motion, Motion):
+        return motion, {"name": "motion", "sha256": hashlib.sha256(motion.to_vector().tobytes()).hexdigest()}
+    path = Path(motion)
+    return read_motion(path), {"name": path.name, "sha256": provenance.file_sha256(path)}

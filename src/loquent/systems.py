@@ -1,0 +1,129 @@
+"""The systems by name: which speech encoder, motion generator and renderer belong together, and their weights."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loquent.errors import LoquentError, WeightsError
+
+if TYPE_CHECKING:
+    from loquent.types import MotionGenerator, Portrait, Renderer, SpeechEncoder
+
+WEIGHTS_DIR = Path(__file__).parent / "weights"
+DEFAULT_SYSTEM = "starter"
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class System:
+    """The three stages of a talking head, loaded and ready."""
+
+    name: str
+    encoder: SpeechEncoder
+    generator: MotionGenerator
+    make_renderer: Callable[[Portrait, int | None], Renderer]  # portrait, longest side of the frames in px or None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class SystemEntry:
+    """How a system is built, for the table below."""
+
+    name: str
+    title: str
+    weights: Path  # folder of the motion generator's weights
+    build: Callable[[SystemEntry, str], System]  # the entry itself, and the device
+
+
+def find_system(name: str = DEFAULT_SYSTEM) -> SystemEntry:
+    """The system of that name, without loading it.
+
+    Args:
+        name: a name of `SYSTEMS` or `ALIASES`, or a folder that holds a motion generator's config.json and
+            model.safetensors, which then takes the place of the starter system's.
+
+    Raises:
+        LoquentError: unknown name.
+        WeightsError: the folder holds no weights.
+    """
+    key = ALIASES.get(name, name)
+    if key in SYSTEMS:
+        return SYSTEMS[key]
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise LoquentError(_unknown_system(name))
+    if not (folder / "config.json").is_file():
+        raise WeightsError(f"{folder}: no config.json there; a system's folder holds config.json and model.safetensors")
+    return replace(SYSTEMS[DEFAULT_SYSTEM], name=folder.name, weights=folder)
+
+
+def load_system(name: str = DEFAULT_SYSTEM, device: str = "auto") -> System:
+    """Builds a system and loads its weights.
+
+    Args:
+        name: as in `find_system`.
+        device: where the networks run: "auto", "cpu", "cuda", "cuda:1", "mps".
+
+    Raises:
+        LoquentError: unknown name or device.
+        WeightsError: the weights are missing or do not fit.
+    """
+    entry = find_system(name)
+    return entry.build(entry, choose_device(device))
+
+
+def choose_device(wanted: str = "auto") -> str:
+    """The torch device to use; "auto" takes a graphics card when torch can use one, else the processor.
+
+    Raises:
+        LoquentError: not a device, or torch cannot use it here.
+    """
+    import torch
+
+    kind, _, index = wanted.partition(":")
+    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if usable[name])
+    if kind not in usable or (index and not index.isdigit()):
+        raise LoquentError(f"unknown device {wanted!r}; choose one of {', '.join(DEVICES)}")
+    if not usable[kind] or (kind == "cuda" and index and int(index) >= torch.cuda.device_count()):
+        raise LoquentError(f"torch cannot use the device {wanted!r} on this machine; choose cpu or auto")
+    return wanted
+
+
+def _unknown_system(name: str) -> str:
+    known = [*SYSTEMS, *ALIASES]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f", nearest is {near[0]!r}" if near else ""
+    return (
+        f"unknown system {name!r}{hint}; known: {', '.join(known)}, or a folder with config.json and model.safetensors"
+    )
+
+
+def _build_starter(entry: SystemEntry, device: str) -> System:
+    from loquent.models.moda.generate import MotionFlowGenerator
+    from loquent.render.mesh import MeshRenderer
+    from loquent.speech.encoder import LogMelEncoder
+
+    return System(
+        name=entry.name,
+        encoder=LogMelEncoder.from_pretrained(entry.weights),
+        generator=MotionFlowGenerator.from_pretrained(entry.weights, device=device),
+        make_renderer=lambda portrait, size: MeshRenderer(portrait, size=size),
+        device=device,
+    )
+
+
+SYSTEMS = {
+    "starter": SystemEntry(
+        name="starter",
+        title="MoDA's multi-modal flow transformer at starter size, in ARKit parameters, with the mesh renderer",
+        weights=WEIGHTS_DIR / "moda",
+        build=_build_starter,
+    ),
+}
+ALIASES = {"moda": "starter"}
