@@ -6,11 +6,13 @@ heads of many made-up identities from several sides, asking the landmarker where
 surface under each. Points on the lips' and lids' borders are then put exactly on the model's borders.
 
 Run: python -m loquent.data.measure_face_basis --model ict_facekit_light.npz --out src/loquent/motion/face_basis.safetensors
+     --portraits teacher_portraits.npz
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import heapq
 import logging
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ from loquent.motion.face_model import (
     LIP_RING2_UPPER,
     LIP_RING3_LOWER,
     LIP_RING3_UPPER,
+    seal_lips,
+    similarity,
     spread_lips,
 )
 from loquent.types import ARKIT_INDEX, ARKIT_NAMES
@@ -337,6 +341,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", type=Path, required=True, help="ict_facekit_light.npz")
     parser.add_argument("--landmarker", type=Path, help="face_landmarker.task; by default beside the model")
+    parser.add_argument("--portraits", type=Path, help="landmarks of portraits (ids, landmarks, blendshapes, "
+                        "blendshape_names; .npz): those at rest correct the neutral face")  # fmt: skip
     parser.add_argument("--identities", type=int, default=24, help="made-up heads to draw")
     parser.add_argument("--out", type=Path, required=True, help="table to write, .safetensors")
     arguments = parser.parse_args()
@@ -344,6 +350,8 @@ def main() -> None:
     head = HeadModel.load(arguments.model)
     landmarker = arguments.landmarker or arguments.model.with_name("face_landmarker.task")
     tables = measure(head, *detected_points(head, landmarker, arguments.identities))
+    if arguments.portraits:
+        tables["neutral"] = resting_face(arguments.portraits, tables["neutral"], tables["mirror"]).astype(np.float32)
     save_file(tables, arguments.out, metadata={"names": ",".join(ARKIT_NAMES)})
 
 
@@ -405,6 +413,39 @@ def jaw_movement(head: HeadModel, name: str, origin: NDArray, flip: NDArray) -> 
     rotation = (u * [1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt
     vector, _ = cv2.Rodrigues(rotation)
     return np.concatenate([vector[:, 0], moved.mean(0) - rotation @ rest.mean(0)])
+
+
+def resting_face(portraits: Path, neutral: NDArray, mirror: NDArray) -> NDArray:
+    """Mean face (478, 3) of the training portraits at rest, symmetric, lips sealed, in the place of `neutral`.
+
+    The landmarker sees lips, lids and brows of photographs a little elsewhere than the model's borders are, and people
+    differ from the model's mean; weights of 0 shall mean what people at rest look like.
+    """
+    with np.load(portraits) as data:
+        names = [str(name) for name in data["blendshape_names"]]
+        scores = {name: data["blendshapes"][:, names.index(name)] for name in names}
+        landmarks = data["landmarks"].astype(np.float64)
+        training = np.array([hashlib.sha1(str(i).encode()).hexdigest()[-1] not in "01" for i in data["ids"]])
+    span = np.linalg.norm(landmarks[:, topology.LEFT_EYE_OUTER] - landmarks[:, topology.RIGHT_EYE_OUTER], axis=1)
+    gap = (landmarks[:, list(LIP_PAIRS[1]), 1] - landmarks[:, list(LIP_PAIRS[0]), 1]).mean(1) / span
+    smile = 0.5 * (scores["mouthSmileLeft"] + scores["mouthSmileRight"])
+    at_rest = training & (smile < 0.15) & (scores["jawOpen"] < 0.03) & (gap < 0.015) & (scores["eyeBlinkLeft"] < 0.35)
+    weights = np.ones(topology.NUM_LANDMARKS)
+    weights[list(topology.FACE_OVAL)] = 0.1
+    weights[topology.NUM_MESH_LANDMARKS :] = 0
+    mean = neutral.astype(np.float64)
+    for _ in range(3):
+        placed = []
+        for points in landmarks[at_rest]:
+            rotation, scale, offset = similarity(mean, points, weights)
+            placed.append((points - offset) @ rotation / scale)
+        mean = np.mean(placed, 0)
+        mean = 0.5 * (mean + mean[mirror] * [-1, 1, 1])
+        mean = mean @ similarity(mean, neutral, weights)[0].T
+        mean -= 0.5 * (mean[topology.LEFT_EYE_OUTER] + mean[topology.RIGHT_EYE_OUTER])
+        mean /= np.linalg.norm(mean[topology.LEFT_EYE_OUTER] - mean[topology.RIGHT_EYE_OUTER])
+    logger.info("%d portraits at rest correct the neutral face by %.3f", at_rest.sum(), np.abs(mean - neutral).mean())
+    return seal_lips(mean, spread_lips(mean))
 
 
 def follow_anchors(points: NDArray, anchors: NDArray, shift: NDArray, reach_cm: float = 0.6) -> NDArray:

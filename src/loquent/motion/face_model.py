@@ -55,9 +55,9 @@ _PRIOR = {
     "mouthSmileLeft": 0.6, "mouthSmileRight": 0.6, "jawOpen": 0.2, "mouthUpperUpLeft": 0.4, "mouthUpperUpRight": 0.4,
     "mouthLowerDownLeft": 0.4, "mouthLowerDownRight": 0.4, "eyeBlinkLeft": 0.25, "eyeBlinkRight": 0.25,
     "eyeSquintLeft": 0.4, "eyeSquintRight": 0.4, "eyeWideLeft": 0.25, "eyeWideRight": 0.25,
-    "browDownLeft": 0.3, "browDownRight": 0.3, "browInnerUp": 0.3, "browOuterUpLeft": 0.3, "browOuterUpRight": 0.3,
-    "cheekSquintLeft": 0.3, "cheekSquintRight": 0.3, "mouthFrownLeft": 0.2, "mouthFrownRight": 0.2,
-    "mouthPucker": 0.2, "mouthStretchLeft": 0.2, "mouthStretchRight": 0.2, "mouthFunnel": 0.1,
+    "browDownLeft": 0.2, "browDownRight": 0.2, "browInnerUp": 0.2, "browOuterUpLeft": 0.2, "browOuterUpRight": 0.2,
+    "cheekSquintLeft": 0.3, "cheekSquintRight": 0.3, "mouthFrownLeft": 0.08, "mouthFrownRight": 0.08,
+    "mouthPucker": 0.1, "mouthStretchLeft": 0.1, "mouthStretchRight": 0.1, "mouthFunnel": 0.05,
     "mouthPressLeft": 0.2, "mouthPressRight": 0.2, "mouthRollLower": 0.2, "mouthRollUpper": 0.2,
     "noseSneerLeft": 0.15, "noseSneerRight": 0.15,
 }  # fmt: skip
@@ -264,7 +264,7 @@ def fit_face(landmarks: NDArray) -> FaceShape:
     if not np.isfinite(points_px).all() or np.ptp(points_px[:, :2], axis=0).min() < 1:
         raise FaceError("landmarks hold values that are not finite, or a face smaller than a pixel")
     tables = face_tables()
-    identity, weights, rotation, scale, origin = _estimate(points_px, tables)
+    weights, rotation, scale, origin = _estimate(points_px, tables)
     in_head = (points_px - origin) @ rotation / scale
     unit = np.linalg.norm(in_head[topology.LEFT_EYE_OUTER] - in_head[topology.RIGHT_EYE_OUTER])
     middle = 0.5 * (in_head[topology.LEFT_EYE_OUTER] + in_head[topology.RIGHT_EYE_OUTER])
@@ -278,7 +278,7 @@ def fit_face(landmarks: NDArray) -> FaceShape:
     lip_spread = spread_lips(neutral)
     lid_spread = (spread_lids(neutral, 0), spread_lids(neutral, 1))
     neutral, expressions = _fit_blinks(neutral, expressions, weights, lid_spread)
-    sealed = _seal_lips(neutral, lip_spread)
+    sealed = seal_lips(neutral, lip_spread)
     return FaceShape(
         neutral=sealed,
         expressions=expressions,
@@ -311,8 +311,8 @@ def _point_precision() -> NDArray[np.float64]:
     return precision
 
 
-def _estimate(points_px: NDArray, tables: FaceTables) -> tuple[NDArray, NDArray, NDArray, float, NDArray]:
-    """Alternates between pose and shape: identity (I,), weights (C,), rotation, scale and origin."""
+def _estimate(points_px: NDArray, tables: FaceTables) -> tuple[NDArray, NDArray, float, NDArray]:
+    """Alternates between pose and shape: weights (C,), rotation, scale and origin."""
     used = [ARKIT_INDEX[name] for name in _PRIOR]
     precision = _point_precision()
     basis = np.concatenate([tables.identities, tables.expressions[used]])  # (K, N, 3)
@@ -327,7 +327,7 @@ def _estimate(points_px: NDArray, tables: FaceTables) -> tuple[NDArray, NDArray,
     pose_weights[list(topology.LIPS)] *= 0.1
     solution = np.zeros(len(basis))
     shape = tables.neutral
-    rotation, scale, origin = _similarity(shape, points_px, pose_weights)
+    rotation, scale, origin = similarity(shape, points_px, pose_weights)
     for _ in range(4):
         in_head = (points_px - origin) @ rotation / scale
         open_y = in_head[list(LIP_PAIRS[1]), 1] - in_head[list(LIP_PAIRS[0]), 1]
@@ -335,12 +335,12 @@ def _estimate(points_px: NDArray, tables: FaceTables) -> tuple[NDArray, NDArray,
         target = np.concatenate([offset, open_y / gap_sigma])
         solution = bounded_least_squares(normal, design.T @ target, low, high, solution)
         shape = tables.neutral + _apply(basis, solution)
-        rotation, scale, origin = _similarity(shape, points_px, pose_weights)
+        rotation, scale, origin = similarity(shape, points_px, pose_weights)
     weights = np.zeros(len(ARKIT_NAMES))
     weights[used] = solution[len(tables.identities) :]
     for name in ("eyeBlinkLeft", "eyeBlinkRight"):
         weights[ARKIT_INDEX[name]] = min(weights[ARKIT_INDEX[name]], _MAX_BLINK)
-    return solution[: len(tables.identities)], weights, rotation, scale, origin
+    return weights, rotation, scale, origin
 
 
 def bounded_least_squares(
@@ -372,7 +372,7 @@ def bounded_least_squares(
     return x
 
 
-def _similarity(source: NDArray, target: NDArray, weights: NDArray) -> tuple[NDArray, float, NDArray]:
+def similarity(source: NDArray, target: NDArray, weights: NDArray) -> tuple[NDArray, float, NDArray]:
     """Rotation, scale and translation with target ~ scale * rotation @ source + translation (Umeyama 1991)."""
     share = weights / weights.sum()
     from_mean, to_mean = share @ source, share @ target
@@ -438,7 +438,7 @@ def _fit_blinks(neutral: NDArray, expressions: NDArray, weights: NDArray, lid_sp
     return neutral, expressions
 
 
-def _seal_lips(neutral: NDArray, lip_spread: tuple[NDArray, NDArray]) -> NDArray:
+def seal_lips(neutral: NDArray, lip_spread: tuple[NDArray, NDArray]) -> NDArray:
     """The neutral face with the inner lip borders brought together at their middle."""
     upper, lower = neutral[list(LIP_PAIRS[0])], neutral[list(LIP_PAIRS[1])]
     half = 0.5 * (lower - upper)  # (P, 3)
