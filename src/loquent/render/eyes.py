@@ -1,0 +1,203 @@
+"""The eyes: lids that slide over the eyeball, and an iris that turns under them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from loquent.face.topology import (
+    LEFT_BROW_LOWER,
+    LEFT_EYE_LOWER,
+    LEFT_EYE_UPPER,
+    LEFT_IRIS,
+    RIGHT_BROW_LOWER,
+    RIGHT_EYE_LOWER,
+    RIGHT_EYE_UPPER,
+    RIGHT_IRIS,
+)
+from loquent.render.aperture import EdgeFrame, Opening, dense_edge
+from loquent.render.head import HeadModel, PointField, Pose
+from loquent.render.warp import Lattice, invert, smoothstep
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class EyePoints:
+    """Landmark numbers of one eye; lids run from the picture's left to its right."""
+
+    upper: tuple[int, ...]
+    lower: tuple[int, ...]
+    iris: tuple[int, ...]
+    brow: tuple[int, ...]
+
+
+EYES = (
+    EyePoints(RIGHT_EYE_UPPER, RIGHT_EYE_LOWER, RIGHT_IRIS, RIGHT_BROW_LOWER),
+    EyePoints(LEFT_EYE_UPPER, LEFT_EYE_LOWER, LEFT_IRIS, LEFT_BROW_LOWER),
+)
+
+
+class Eye:
+    """Moves the lids and the eyeball of one eye of one photo."""
+
+    def __init__(self, pixels: NDArray[np.uint8], head: HeadModel, points: EyePoints) -> None:
+        """Args: pixels RGB (H, W, 3); head: the model of the same photo; points: which eye."""
+        self._unit = head.interocular_px
+        self._points = points
+        landmarks = head.landmarks[:, :2]
+        self._edges_px = dense_edge(landmarks[list(points.upper)]), dense_edge(landmarks[list(points.lower)])
+        self.rest = Opening.of(*self._edges_px)
+        self._frame = self.rest.frame
+        self._width = self._frame.length_px
+        self._iris_centre = landmarks[points.iris[0]]
+        rim = landmarks[list(points.iris[1:])] - self._iris_centre
+        self._iris_radius = float(np.linalg.norm(rim, axis=1).mean())
+        self._prepare_fields(head)
+        self._prepare_textures(pixels)
+
+    def _prepare_fields(self, head: HeadModel) -> None:
+        frame, width = self._frame, self._width
+        brow = frame.to_uv(head.landmarks[list(self._points.brow), :2])[:, 1]
+        lid_top = float(self.rest.upper.min())
+        self._falls = (float(np.clip(0.8 * (lid_top - brow.mean()), 0.25 * width, 0.7 * width)), 0.4 * width)
+        corners = np.array([
+            [-0.3 * width, lid_top - self._falls[0]], [1.3 * width, lid_top - self._falls[0]],
+            [-0.3 * width, float(self.rest.lower.max()) + self._falls[1]],
+            [1.3 * width, float(self.rest.lower.max()) + self._falls[1]],
+        ])  # fmt: skip
+        box = frame.to_xy(corners)
+        self.source_box = (*(box.min(0) - 2), *(box.max(0) + 2))
+        self.lattice = Lattice.over(self.source_box, max(1.0, self._unit / 48))
+        grid = self.lattice.points().reshape(-1, 2)
+        left_out = set(head.eye_points.tolist())
+        lids = (self._points.upper, self._points.lower)
+        targets = [grid, *(head.landmarks[list(lid), :2] for lid in lids), *self._edges_px]
+        smooth = head.expression_weights(np.vstack(targets), left_out)
+        smooth_grid, *smooth_lids = np.split(smooth, np.cumsum([len(t) for t in targets])[:-1])
+        self._fields: list[PointField] = []
+        self._edges: list[PointField] = []
+        for index, lid in enumerate(lids):
+            own = -smooth_lids[index]
+            own[np.arange(len(lid)), list(lid)] += 1  # what the lid's points do beyond the smooth field
+            spread_grid = self._lid_spread(grid, head.landmarks[list(lid), :2], index)
+            self._fields.append(head.field(grid, smooth_grid + spread_grid @ own))
+            along = self._lid_spread(self._edges_px[index], head.landmarks[list(lid), :2], index, on_edge=True)
+            self._edges.append(head.field(self._edges_px[index], smooth_lids[2 + index] + along @ own))
+        self._ball = head.field(grid, np.zeros((len(grid), 0), np.float32))
+        border = frame.to_xy(_outline(corners))
+        self._border = head.field(border, head.expression_weights(border, left_out))
+
+    def _lid_spread(self, points: NDArray, lid_px: NDArray, index: int, on_edge: bool = False) -> NDArray[np.float32]:
+        """(N, 9): share of each lid landmark's movement that points take on, falling to 0 away from the lid."""
+        frame = self._frame
+        u, v = frame.to_uv(points).T
+        lid_u = np.maximum.accumulate(frame.to_uv(lid_px)[:, 0] + np.arange(len(lid_px)) * 1e-3)
+        position = np.interp(u, lid_u, np.arange(len(lid_u), dtype=np.float32))
+        hats = np.maximum(1 - np.abs(position[:, None] - np.arange(len(lid_u))), 0)
+        if on_edge:
+            return hats.astype(np.float32)
+        edge = self.rest.heights(u[None].astype(np.float32))[0, :, index]
+        away = (edge - v if index == 0 else v - edge) / self._falls[index]
+        fall = 1 - (0.6 * smoothstep(away) + 0.4 * np.clip(away, 0, 1))
+        beyond = np.maximum(-u, u - self._width) / (0.3 * self._width)
+        return (hats * (fall * (1 - smoothstep(beyond)))[:, None]).astype(np.float32)
+
+    def _prepare_textures(self, pixels: NDArray[np.uint8]) -> None:
+        margin = int(np.ceil(0.15 * self._width))
+        height, width = pixels.shape[:2]
+        left, top, right, bottom = self.source_box
+        box = (
+            max(0, int(left) - margin), max(0, int(top) - margin),
+            min(width, int(right) + margin + 1), min(height, int(bottom) + margin + 1),
+        )  # fmt: skip
+        self.patch_box = box
+        self.patch = np.ascontiguousarray(pixels[box[1] : box[3], box[0] : box[2]])
+        self._skins = [self._continue_lid(index) for index in (0, 1)]
+        self._eyeball = self._continue_eyeball()
+
+    def _continue_lid(self, index: int) -> NDArray[np.uint8]:
+        """The photo with a lid's border continued over the eyeball."""
+        u, v = self._frame.grid(self.patch_box)
+        sign = 1.0 if index == 0 else -1.0
+        line = self.rest.heights(u)[..., index]
+        beyond = sign * (v - line)
+        between = (u > 0) & (u < self._width)
+        source_v = np.where((beyond > 0) & between, line - sign * np.minimum(np.abs(beyond), 0.02 * self._unit), v)
+        source = self._frame.to_xy(np.stack([u, source_v], -1)) - np.float32(self.patch_box[:2])
+        return cv2.remap(self.patch, source.astype(np.float32), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+    def _continue_eyeball(self) -> NDArray[np.uint8]:
+        """The eyeball continued under the lids: the iris by its mirror image, the white from what is seen of it."""
+        u, v = self._frame.grid(self.patch_box)
+        edge = self.rest.heights(u)
+        inset = 0.012 * self._unit
+        seen = (v > edge[..., 0] + inset) & (v < edge[..., 1] - inset) & (u > 0) & (u < self._width)
+        left, top, right, bottom = self.patch_box
+        x, y = np.meshgrid(np.arange(left, right), np.arange(top, bottom))
+        offset = np.stack([x, y], -1) - self._iris_centre
+        disc = np.hypot(offset[..., 0], offset[..., 1]) < 1.12 * self._iris_radius
+        picture = self.patch.copy()
+        mirrored = np.stack([x, 2 * self._iris_centre[1] - y], -1).astype(np.float32) - np.float32((left, top))
+        mirror = cv2.remap(self.patch, mirrored, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        mirror_seen = cv2.remap(seen.astype(np.uint8), mirrored, None, cv2.INTER_NEAREST) > 0
+        take = disc & ~seen & mirror_seen
+        picture[take] = mirror[take]
+        white = seen & ~disc
+        known = white | (disc & (seen | take))
+        if not white.any():
+            return picture
+        hole = (~known).astype(np.uint8)
+        return cv2.inpaint(picture, hole, 2, cv2.INPAINT_TELEA)
+
+    def spread(self, landmark_shift: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Expression displacements of all points of the eye for a batch of frames; goes into `draw`."""
+        iris = landmark_shift[:, list(self._points.iris)].mean(1, keepdims=True)
+        return [*(f.spread(landmark_shift) for f in (*self._fields, *self._edges, self._border)), iris]
+
+    def draw(self, picture: NDArray[np.uint8], spread: list[NDArray[np.float32]], frame: int, pose: Pose) -> None:
+        """Draws the eye into an RGB picture (H, W, 3), in place."""
+        shape = (self.lattice.num_rows, self.lattice.num_columns, 2)
+        fields = (*self._fields, *self._edges, self._border)
+        shifts = [f.displacement(values[frame], pose) for f, values in zip(fields, spread, strict=False)]
+        edges = [e.points[:, :2] + s for e, s in zip(self._edges, shifts[2:4], strict=True)]
+        border = self._border.points[:, :2] + shifts[4]
+        low, high = np.floor(border.min(0)).astype(int), np.ceil(border.max(0)).astype(int) + 1
+        box = (max(0, low[0]), max(0, low[1]), min(picture.shape[1], high[0]), min(picture.shape[0], high[1]))
+        if box[2] - box[0] < 4 or box[3] - box[1] < 4:
+            return
+        targets = Lattice.over((box[0], box[1], box[2] - 1, box[3] - 1), max(1.0, self._unit / 48))
+        points = targets.points()
+        offset = np.float32(self.patch_box[:2])
+        masks = Opening.of(*edges).masks(box)
+        layers = []
+        for texture, shift in zip(self._skins, shifts[:2], strict=True):
+            source = invert(shift.reshape(shape), self.lattice, points, iterations=6) - offset
+            layers.append(self._resample(texture, targets.pixel_map(source, box)))
+        ball = self._ball.displacement(np.zeros((len(self._ball.points), 3), np.float32), pose).reshape(shape)
+        source = invert(ball, self.lattice, points, iterations=2)
+        source -= self._iris_shift(source, spread[5][frame, 0, :2]) + offset
+        eyeball = self._resample(self._eyeball, targets.pixel_map(source, box))
+        gap = 1 - masks.upper - masks.lower
+        mixed = layers[0] * masks.upper[..., None] + layers[1] * masks.lower[..., None] + eyeball * gap[..., None]
+        picture[box[1] : box[3], box[0] : box[2]] = np.round(mixed).astype(np.uint8)
+
+    def _resample(self, texture: NDArray[np.uint8], where: NDArray[np.float32]) -> NDArray[np.uint8]:
+        return cv2.remap(texture, where, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+    def _iris_shift(self, points: NDArray[np.float32], shift: NDArray[np.float32]) -> NDArray[np.float32]:
+        """How far what shows at photo points was carried by the gaze: whole on the iris, fading on the white."""
+        offset = points - (self._iris_centre + shift)
+        radius = np.hypot(offset[..., 0], offset[..., 1]) / self._iris_radius
+        return (1 - smoothstep((radius - 1.1) / 1.2))[..., None] * shift
+
+
+def _outline(corners: NDArray) -> NDArray:
+    """Points along the sides of a quadrilateral given as rows (top left, top right, bottom left, bottom right)."""
+    t = np.linspace(0, 1, 6)[:, None]
+    a, b, c, d = corners
+    return np.vstack([a + t * (b - a), c + t * (d - c), a + t * (c - a), b + t * (d - b)])

@@ -1,0 +1,173 @@
+"""The mouth: two layers of skin, the upper moving with the skull, the lower with the jaw, over the mouth's inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from loquent.face.topology import LIPS_INNER_LOWER, LIPS_INNER_UPPER, LIPS_OUTER_LOWER, LIPS_OUTER_UPPER
+from loquent.motion.face_model import LIP_RING2_LOWER, LIP_RING2_UPPER, LIP_RING3_LOWER, LIP_RING3_UPPER
+from loquent.render.aperture import EdgeFrame, Opening, dense_edge
+from loquent.render.head import HeadModel, PointField, Pose
+from loquent.render.warp import Lattice, invert, smoothstep
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+UPPER_LIP = {n for ring in (LIPS_INNER_UPPER, LIPS_OUTER_UPPER, LIP_RING2_UPPER, LIP_RING3_UPPER) for n in ring[1:-1]}
+LOWER_LIP = {n for ring in (LIPS_INNER_LOWER, LIPS_OUTER_LOWER, LIP_RING2_LOWER, LIP_RING3_LOWER) for n in ring[1:-1]}
+INNER_LIPS = {*LIPS_INNER_UPPER[1:-1], *LIPS_INNER_LOWER[1:-1], *LIP_RING3_LOWER[1:-1], *LIP_RING3_UPPER[1:-1]}
+
+_CLOSED = 0.02  # lips closer than this (interocular distances) count as closed in the photo
+_LINE_SHADE = 0.3  # darkening of the line between closed lips that were open in the photo
+
+
+@dataclass(frozen=True, eq=False)
+class LipFrame:
+    """The mouth at one moment."""
+
+    box_px: tuple[int, int, int, int]  # pixels of the frame that the mouth's layers cover
+    opening: Opening
+    contour_px: NDArray[np.float32]  # (N, 2) inner lips in the frame: upper edge left to right, then lower edge back
+    upper_shift: NDArray[np.float32]  # displacement on the lattice, (H, W, 2)
+    lower_shift: NDArray[np.float32]
+
+
+class Lips:
+    """Moves the skin round the mouth of one photo."""
+
+    def __init__(self, pixels: NDArray[np.uint8], head: HeadModel) -> None:
+        """Args: pixels RGB (H, W, 3); head: the model of the same photo."""
+        self._unit = head.interocular_px
+        points = head.landmarks[:, :2]
+        upper, lower = dense_edge(points[list(LIPS_INNER_UPPER)]), dense_edge(points[list(LIPS_INNER_LOWER)])
+        self.closed_at_rest = Opening.of(upper, lower).gap_px < _CLOSED * self._unit
+        if self.closed_at_rest:
+            upper = lower = (upper + lower) / 2
+        self.rest = Opening.of(upper, lower)
+        self.rest_contour_px = np.vstack([upper, lower[::-1]])
+        self._frame = self.rest.frame
+        self._prepare_fields(head, upper, lower)
+        self._prepare_textures(pixels)
+
+    def _prepare_fields(self, head: HeadModel, upper: NDArray, lower: NDArray) -> None:
+        unit, frame = self._unit, self._frame
+        lips = frame.to_uv(head.landmarks[sorted(UPPER_LIP | LOWER_LIP), :2])
+        middle = frame.to_xy(np.array([frame.length_px / 2, (lips[:, 1].min() + lips[:, 1].max()) / 2]))
+        inner = np.array([frame.length_px / 2 + 0.12 * unit, np.ptp(lips[:, 1]) / 2 + 0.06 * unit])
+        outer = inner + np.array([0.25, 0.28]) * unit
+        radius = np.hypot(outer[0] * frame.across, outer[1] * frame.down)
+        self.source_box = (*(middle - radius), *(middle + radius))
+        self.lattice = Lattice.over(self.source_box, max(1.0, unit / 36))
+        grid = self.lattice.points().reshape(-1, 2)
+        ellipse = np.abs(frame.to_uv(grid) - frame.to_uv(middle))
+        inside, outside = np.hypot(*(ellipse / inner).T), np.hypot(*(ellipse / outer).T)
+        near = 1 - smoothstep(_ring(inside, outside))
+
+        eyes = set(head.eye_points.tolist())
+        both = head.expression_weights(grid, eyes | INNER_LIPS)
+        self._fields: list[PointField] = []
+        self._edges: list[PointField] = []
+        for left_out, edge in ((LOWER_LIP, upper), (UPPER_LIP, lower)):
+            own = head.expression_weights(np.vstack([grid, edge]), eyes | left_out)
+            weights = both + near[:, None] * (own[: len(grid)] - both)
+            self._fields.append(head.field(grid, weights.astype(np.float32)))
+            self._edges.append(head.field(edge, own[len(grid) :]))
+        self._border = head.field(_border_points(self.source_box), head.expression_weights(
+            _border_points(self.source_box), eyes | INNER_LIPS))  # fmt: skip
+
+    def _prepare_textures(self, pixels: NDArray[np.uint8]) -> None:
+        """The photo round the mouth, once with the upper lip continued downwards, once with the lower upwards."""
+        margin = 0.12 * self._unit
+        height, width = pixels.shape[:2]
+        left, top, right, bottom = self.source_box
+        box = (
+            max(0, int(left - margin)), max(0, int(top - margin)),
+            min(width, int(right + margin) + 1), min(height, int(bottom + margin) + 1),
+        )  # fmt: skip
+        self.patch_box = box
+        self.patch = np.ascontiguousarray(pixels[box[1] : box[3], box[0] : box[2]])
+        erosion = 0.0 if self.closed_at_rest else 0.008 * self._unit
+        u, v = self._frame.grid(box)
+        edge = self.rest.heights(u)
+        between = (u > 0) & (u < self._frame.length_px)
+        self._textures = []
+        for index, sign in ((0, 1.0), (1, -1.0)):
+            line = edge[..., index] - sign * erosion
+            beyond = sign * (v - line)
+            folded = line - sign * np.minimum(np.abs(beyond), 0.05 * self._unit)
+            source_v = np.where((beyond > 0) & between, folded, v)
+            source = self._frame.to_xy(np.stack([u, source_v], -1)) - np.float32(box[:2])
+            self._textures.append(cv2.remap(self.patch, source.astype(np.float32), None, cv2.INTER_CUBIC,
+                                            borderMode=cv2.BORDER_REPLICATE))  # fmt: skip
+
+    def spread(self, landmark_shift: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Expression displacements of all points of the mouth for a batch of frames; goes into `place`."""
+        return [field.spread(landmark_shift) for field in (*self._fields, *self._edges, self._border)]
+
+    def place(self, spread: list[NDArray[np.float32]], frame: int, pose: Pose, size_px: tuple[int, int]) -> LipFrame:
+        """Where the mouth is in one frame of a batch; `size_px` is width and height of the frame."""
+        shape = (self.lattice.num_rows, self.lattice.num_columns, 2)
+        fields = (*self._fields, *self._edges, self._border)
+        shifts = [field.displacement(values[frame], pose) for field, values in zip(fields, spread, strict=True)]
+        upper_px, lower_px = (edge.points[:, :2] + shift for edge, shift in zip(self._edges, shifts[2:4], strict=True))
+        border = self._border.points[:, :2] + shifts[4]
+        low, high = np.floor(border.min(0)).astype(int), np.ceil(border.max(0)).astype(int) + 1
+        box = (max(0, low[0]), max(0, low[1]), min(size_px[0], high[0]), min(size_px[1], high[1]))
+        opening = Opening.of(upper_px, lower_px)
+        contour = np.vstack([
+            opening.frame.to_xy(np.stack([opening.u, opening.upper], -1)),
+            opening.frame.to_xy(np.stack([opening.u, opening.lower], -1))[::-1],
+        ])  # fmt: skip
+        return LipFrame(box, opening, contour, shifts[0].reshape(shape), shifts[1].reshape(shape))
+
+    def skin(self, lips: LipFrame) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The upper and the lower layer of skin over the frame's box: two RGB pictures (h, w, 3)."""
+        left, top, right, bottom = lips.box_px
+        targets = Lattice.over((left, top, right - 1, bottom - 1), max(1.0, self._unit / 36))
+        points = targets.points()
+        offset = np.float32(self.patch_box[:2])
+        layers = []
+        for texture, shift in zip(self._textures, (lips.upper_shift, lips.lower_shift), strict=True):
+            source = invert(shift, self.lattice, points, iterations=5) - offset
+            where = targets.pixel_map(source, lips.box_px)
+            layers.append(cv2.remap(texture, where, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
+        return layers[0], layers[1]
+
+    def compose(self, lips: LipFrame, inside: NDArray | None) -> NDArray[np.uint8]:
+        """Lays both layers over the mouth's inside (h, w, 3), or closes them where it is None: RGB (h, w, 3)."""
+        upper, lower = self.skin(lips)
+        masks = lips.opening.masks(lips.box_px)
+        if inside is None:
+            share = masks.lower + (1 - masks.upper - masks.lower) / 2
+            picture = upper + (lower.astype(np.float32) - upper) * share[..., None]
+        else:
+            gap = 1 - masks.upper - masks.lower
+            picture = upper * masks.upper[..., None] + lower * masks.lower[..., None] + inside * gap[..., None]
+        if not self.closed_at_rest:
+            picture *= self._line_shade(lips, masks)[..., None]
+        return np.round(picture).astype(np.uint8)
+
+    def _line_shade(self, lips: LipFrame, masks) -> NDArray[np.float32]:
+        """Darkening of the line where lips meet that are apart in the photo, (h, w)."""
+        gap = masks.edge[..., 1] - masks.edge[..., 0]
+        width = 0.014 * self._unit
+        met = np.clip(1 - gap / width, 0, 1)
+        ends = np.clip(np.minimum(masks.u, lips.opening.frame.length_px - masks.u) / (0.1 * self._unit), 0, 1)
+        distance = (masks.v - (masks.edge[..., 0] + masks.edge[..., 1]) / 2) / width
+        return 1 - np.float32(_LINE_SHADE) * met * ends * np.exp(-distance * distance)
+
+
+def _ring(inside: NDArray, outside: NDArray) -> NDArray:
+    """0 on the inner ellipse, 1 on the outer one, given distances in units of each."""
+    return np.where(inside <= 1, 0, np.where(outside >= 1, 1, (inside - 1) / np.maximum(inside - outside, 1e-6)))
+
+
+def _border_points(box_px: tuple[float, float, float, float]) -> NDArray[np.float32]:
+    left, top, right, bottom = box_px
+    x, y = np.linspace(left, right, 7), np.linspace(top, bottom, 7)
+    sides = [(x, np.full(7, top)), (x, np.full(7, bottom)), (np.full(7, left), y), (np.full(7, right), y)]
+    return np.concatenate([np.stack(side, -1) for side in sides]).astype(np.float32)

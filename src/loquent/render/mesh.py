@@ -1,0 +1,151 @@
+"""The mesh renderer: a photo moved by face parameters.
+
+The photo is the texture and is resampled once. Back to front: the still background, the person moved as one smooth
+field, the eyes (eyeball, then lids), the mouth (inside, then two layers of skin).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from loquent.motion.face_model import HEAD_PIVOT, fit_face
+from loquent.motion.pose import rotation_matrix
+from loquent.render.eyes import EYES, Eye
+from loquent.render.head import HeadModel, PointField, Pose, lattice_field
+from loquent.render.lips import INNER_LIPS, Lips
+from loquent.render.matte import split_layers
+from loquent.render.warp import Lattice, invert, smoothstep
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from loquent.types import Motion, Portrait
+
+_BATCH = 16  # frames whose expression fields are computed together
+
+
+class MeshRenderer:
+    """Draws a portrait as its face parameters say; see `loquent.types.Renderer`."""
+
+    def __init__(self, portrait: Portrait, *, size: int | None = None) -> None:
+        """Prepares one portrait, which takes about a second.
+
+        Args:
+            portrait: the photo and its face.
+            size: longer side of the frames in pixels; None keeps the photo's own resolution. An odd last row or
+                column is cut off, since video needs even sides.
+        """
+        self._pixels, landmarks = _scaled(portrait.photo.pixels, portrait.face.landmarks, size)
+        self.shape = fit_face(landmarks)
+        self._landmarks = landmarks.astype(np.float32)
+        self._head = HeadModel(self._landmarks)
+        self._prepare_person()
+        self._lips = Lips(self._pixels, self._head)
+        self._eyes = [Eye(self._pixels, self._head, points) for points in EYES]
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of every frame; both even."""
+        return self._pixels.shape[1], self._pixels.shape[0]
+
+    def render(self, motion: Motion) -> Iterator[NDArray[np.uint8]]:
+        """Yields one RGB frame (H, W, 3) for each row of `motion`. Keeps no state between calls."""
+        for start in range(0, len(motion), _BATCH):
+            yield from self._render_batch(motion[slice(start, start + _BATCH)])
+
+    def _prepare_person(self) -> None:
+        height, width = self._pixels.shape[:2]
+        left, top, right, bottom = self._head.reach_box()
+        box = (max(0, int(left)), max(0, int(top)), min(width, int(right) + 1), min(height, int(bottom) + 1))
+        self._box = box
+        rows, columns = slice(box[1], box[3]), slice(box[0], box[2])
+        inside = self._landmarks - np.float32((box[0], box[1], 0))
+        layers = split_layers(np.ascontiguousarray(self._pixels[rows, columns]), inside)
+        self._person, self._background = layers.person, layers.background
+        step = max(1.0, self._head.interocular_px / 24)
+        self._lattice = Lattice.over((box[0], box[1], box[2] - 1, box[3] - 1), step)
+        field = lattice_field(self._head, self._lattice, set(self._head.eye_points.tolist()) | INNER_LIPS)
+        points = field.points[:, :2]
+        follow = field.follow * self._fade_at_cuts(points)
+        if not layers.reliable:
+            follow = follow * self._head.halo(points)
+        self._field = PointField(field.points, follow.astype(np.float32), field.weights, field.active)
+
+    def _fade_at_cuts(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N,): 0 at sides of the moving box that are not sides of the photo, 1 away from them."""
+        height, width = self._pixels.shape[:2]
+        left, top, right, bottom = self._box
+        fade = np.ones(len(points), np.float32)
+        reach = self._head.interocular_px
+        distances = ((left > 0, points[:, 0] - left), (top > 0, points[:, 1] - top),
+                     (right < width, right - 1 - points[:, 0]), (bottom < height, bottom - 1 - points[:, 1]))  # fmt: skip
+        for cut, distance in distances:
+            if cut:
+                fade *= smoothstep(distance / reach)
+        return fade
+
+    def _render_batch(self, motion: Motion) -> Iterator[NDArray[np.uint8]]:
+        shape = self.shape
+        shift = (shape.landmarks(motion.expression, gaze=motion.gaze) - self._landmarks).astype(np.float32)
+        poses = self._poses(motion)
+        spread = self._field.spread(shift)
+        lips = self._lips.spread(shift)
+        eyes = [eye.spread(shift) for eye in self._eyes]
+        for frame, pose in enumerate(poses):
+            picture = self._draw_person(spread[frame], pose)
+            for eye, values in zip(self._eyes, eyes, strict=True):
+                eye.draw(picture, values, frame, pose)
+            self._draw_mouth(picture, lips, frame, pose, motion)
+            yield picture
+
+    def _poses(self, motion: Motion) -> list[Pose]:
+        """The head's movement in photo pixels, relative to the photo."""
+        shape = self.shape
+        rest = rotation_matrix(shape.pose_rad)
+        turns = rotation_matrix(shape.pose_rad + motion.rotation) @ rest.T  # (T, 3, 3)
+        pivot = rest @ HEAD_PIVOT * shape.scale_px + shape.origin_px
+        offsets = pivot - turns @ pivot + motion.translation * shape.scale_px
+        return [Pose(t.astype(np.float32), o.astype(np.float32)) for t, o in zip(turns, offsets, strict=True)]
+
+    def _draw_person(self, shift: NDArray[np.float32], pose: Pose) -> NDArray[np.uint8]:
+        lattice, box = self._lattice, self._box
+        displacement = self._field.displacement(shift, pose).reshape(lattice.num_rows, lattice.num_columns, 2)
+        source = invert(displacement, lattice, lattice.points()) - np.float32(box[:2])
+        where = lattice.pixel_map(source, box)
+        moved = cv2.remap(self._person, where, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+        rest = cv2.merge([255 - moved[..., 3]] * 3)
+        behind = cv2.multiply(self._background, rest, scale=1 / 255)
+        picture = self._pixels.copy()
+        cv2.add(moved[..., :3], behind, dst=behind)
+        picture[box[1] : box[3], box[0] : box[2]] = behind
+        return picture
+
+    def _draw_mouth(
+        self, picture: NDArray[np.uint8], spread: list[NDArray[np.float32]], frame: int, pose: Pose, motion: Motion
+    ) -> None:
+        lips = self._lips.place(spread, frame, pose, self.size_px)
+        left, top, right, bottom = lips.box_px
+        if right - left < 4 or bottom - top < 4:
+            return
+        inside = np.full((bottom - top, right - left, 3), (45, 20, 18), np.float32) if lips.opening.gap_px > 0 else None
+        picture[top:bottom, left:right] = self._lips.compose(lips, inside)
+
+
+def _scaled(
+    pixels: NDArray[np.uint8], landmarks: NDArray[np.float32], size: int | None
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Photo and landmarks (478, 3) at the wanted size, sides cut to even lengths."""
+    height, width = pixels.shape[:2]
+    if size is not None and size != max(height, width):
+        zoom = size / max(height, width)
+        new = (max(2, round(width * zoom)), max(2, round(height * zoom)))
+        method = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LANCZOS4
+        pixels = cv2.resize(pixels, new, interpolation=method)
+        scale = np.array([new[0] / width, new[1] / height, zoom])
+        landmarks = (landmarks + (0.5, 0.5, 0)) * scale - (0.5, 0.5, 0)
+    height, width = pixels.shape[:2]
+    return np.ascontiguousarray(pixels[: height // 2 * 2, : width // 2 * 2]), landmarks.astype(np.float32)
