@@ -1,0 +1,106 @@
+"""The original sound as packets of a video file: copied where the file may hold its codec, else encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import av
+
+from loquent.errors import VideoError
+from loquent.media._sound import SoundReader
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import OutputContainer
+    from av.packet import Packet
+
+    from loquent.types import Speech
+
+# Rates that each encoder takes; other sound is resampled, once, to the next higher one, or the highest.
+ENCODER_RATES_HZ = {
+    "aac": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
+    "libopus": (48000,),
+}
+ENCODER_LAYOUTS = ("mono", "stereo", "5.1", "7.1")  # other layouts are mixed to stereo
+BITS_PER_SAMPLE = 3  # 144 kbit/s for a channel at 48 kHz: no audible loss
+MAX_CHANNEL_BITS_PER_S = 128_000
+
+
+class Soundtrack:
+    """Feeds the sound of a recording into a container, a stretch at a time."""
+
+    def __init__(self, container: OutputContainer, speech: Speech, encoder: str, copied_codecs: frozenset[str]) -> None:
+        """Adds an audio stream to `container`; nothing is written yet.
+
+        Args:
+            encoder: used where the sound's own codec is not among `copied_codecs`.
+            copied_codecs: FFmpeg's names of codecs that the container takes as they are.
+
+        Raises:
+            VideoError: the speech does not say where its sound is.
+            SpeechError: its source can no longer be read.
+        """
+        if speech.source is None:
+            raise VideoError(f"{speech.name}: this speech has no source to take the sound from; use media.read_audio")
+        self._container = container
+        self._duration_s = speech.duration_s
+        self._reader = SoundReader(speech.source, speech.name)
+        if self._reader.codec in copied_codecs:
+            stream = container.add_stream_from_template(self._reader.stream)
+            self._packets = self._copy(stream)
+        else:
+            stream = self._add_encoder(encoder)
+            self._packets = self._encode(stream)
+        self._next: Packet | None = None
+
+    def mux_until(self, time_s: Fraction) -> None:
+        """Writes the packets that begin before `time_s`."""
+        while (packet := self._next or next(self._packets, None)) is not None:
+            self._next = packet
+            if _start_s(packet) >= time_s:
+                return
+            self._container.mux_one(packet)
+            self._next = None
+
+    def finish(self, video_s: Fraction, frame_s: Fraction) -> None:
+        """Writes the rest, or what belongs to the video where that is shorter by more than a frame."""
+        whole = self._duration_s <= video_s + frame_s
+        self.mux_until(Fraction(10**9) if whole else video_s)
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _copy(self, stream: AudioStream) -> Iterator[Packet]:
+        """Packets as they are, shifted so that the first sample that decodes is at time 0."""
+        for packet in self._reader.packets():
+            shift = round(self._reader.start_s / packet.time_base)
+            packet.dts = packet.dts - shift
+            packet.pts = packet.dts if packet.pts is None else packet.pts - shift
+            packet.stream = stream
+            yield packet
+
+    def _add_encoder(self, encoder: str) -> AudioStream:
+        rates = ENCODER_RATES_HZ[encoder]
+        rate_hz = next((rate for rate in rates if rate >= self._reader.rate_hz), rates[-1])
+        layout = self._reader.layout if self._reader.layout in ENCODER_LAYOUTS else "stereo"
+        bits_per_s = min(BITS_PER_SAMPLE * rate_hz, MAX_CHANNEL_BITS_PER_S) * av.AudioLayout(layout).nb_channels
+        stream = self._container.add_stream(encoder, rate=rate_hz, layout=layout, bit_rate=bits_per_s)
+        return stream
+
+    def _encode(self, stream: AudioStream) -> Iterator[Packet]:
+        position = 0
+        for block in self._reader.blocks():
+            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=self._reader.layout)
+            frame.sample_rate = self._reader.rate_hz
+            frame.time_base = Fraction(1, self._reader.rate_hz)
+            frame.pts = position
+            position += block.shape[1]
+            yield from stream.encode(frame)
+        yield from stream.encode(None)
+
+
+def _start_s(packet: Packet) -> Fraction:
+    assert packet.pts is not None
+    return packet.pts * packet.time_base
