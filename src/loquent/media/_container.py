@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import av
 import numpy as np
+from av.error import FFmpegError
+from av.video.stream import VideoStream
 
 from loquent.media._colour import matrix_for, rgb_to_i420
 from loquent.media._sink import PRESETS, EncodingOptions
@@ -58,9 +60,11 @@ class ContainerSink:
         self._container = av.open(f"file:{path}", "w", format=kind.format, options=dict(kind.options))
         try:
             self._container.metadata.update(options.metadata)
-            self._stream = self._container.add_stream(
+            stream = self._container.add_stream(
                 kind.video_encoder, rate=options.fps, options=_encoder_options(kind.video_encoder, options)
             )
+            assert isinstance(stream, VideoStream)
+            self._stream = stream
             self._stream.width, self._stream.height = options.size_px
             self._stream.pix_fmt = "yuv420p"
             context = self._stream.codec_context
@@ -99,7 +103,7 @@ class ContainerSink:
         self._close_sound()
 
     def discard(self) -> None:
-        with contextlib.suppress(av.FFmpegError):  # a file about to be removed need not be closed well
+        with contextlib.suppress(FFmpegError):  # a file about to be removed need not be closed well
             self._container.close()
         self._close_sound()
         self.path.unlink(missing_ok=True)

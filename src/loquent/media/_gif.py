@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import av
 import av.filter
 import numpy as np
+from av.error import FFmpegError
 
 from loquent.media import limits
 from loquent.media._sink import EncodingOptions
@@ -69,7 +70,7 @@ class GifSink:
         _append_comment(self.path, "\n".join(f"{key}: {value}" for key, value in self._metadata.items()))
 
     def discard(self) -> None:
-        with contextlib.suppress(av.FFmpegError):  # a file about to be removed need not be closed well
+        with contextlib.suppress(FFmpegError):  # a file about to be removed need not be closed well
             self._container.close()
         self.path.unlink(missing_ok=True)
 
@@ -109,7 +110,9 @@ class _Palette:
         self._pictures.push(frame)
         with contextlib.suppress(BlockingIOError, EOFError):
             while True:
-                yield self._mapped.pull()
+                mapped = self._mapped.pull()
+                assert isinstance(mapped, av.VideoFrame)
+                yield mapped
 
 
 def _make_palette(frames: list[av.VideoFrame], size: dict) -> av.VideoFrame:
@@ -123,6 +126,7 @@ def _make_palette(frames: list[av.VideoFrame], size: dict) -> av.VideoFrame:
         pictures.push(frame)
     pictures.push(None)
     palette = colours.pull()
+    assert isinstance(palette, av.VideoFrame)
     palette.pts, palette.time_base = 0, TICK_S
     return palette
 

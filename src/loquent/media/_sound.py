@@ -7,10 +7,12 @@ import logging
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.error import FFmpegError
 
 from loquent.errors import SpeechError
 
@@ -49,18 +51,19 @@ class SoundReader:
         """
         self.name = name
         self._file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-        self.container = None
+        self._container = None
+        self._num_damaged = 0
         try:
-            self.container = av.open(self._file, options=OPEN_OPTIONS, buffer_size=BUFFER_BYTES)
-            self.stream = self.container.streams.best("audio")
-            if self.stream is None:
+            self._container = av.open(self._file, "r", options=OPEN_OPTIONS, buffer_size=BUFFER_BYTES)
+            stream = self._container.streams.best("audio")
+            if not isinstance(stream, AudioStream):
                 raise SpeechError(f"{name}: no sound in this file; give a recording of speech")
-            self._num_damaged = 0
+            self.stream = stream
             self._frames = self._decode()
             first = next(self._frames, None)
             if first is None:
                 raise SpeechError(f"{name}: no sound could be decoded; the file is damaged or holds no samples")
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             self.close()
             raise SpeechError(f"{name}: not a sound or video file that can be read ({error.strerror})") from error
         except BaseException:
@@ -68,7 +71,7 @@ class SoundReader:
             raise
         self._first = first
         self.rate_hz = first.sample_rate
-        self.layout = first.layout.name
+        self.layout = {1: "mono", 2: "stereo"}.get(first.layout.nb_channels, first.layout.name)
         self.codec = self.stream.codec_context.codec.canonical_name
         self.channels = tuple(channel.name for channel in first.layout.channels)
         self.start_s = _time_s(first) or Fraction(0)
@@ -80,12 +83,32 @@ class SoundReader:
         self.close()
 
     def close(self) -> None:
-        if self.container is not None:
-            self.container.close()
+        if self._container is not None:
+            self._container.close()
         self._file.close()
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yields (C, N) float32 blocks at `rate_hz`, nominally in [-1, 1]. Runs once."""
+        position, last = 0, None
+        for block in self._all_blocks():
+            if last is not None:
+                position += last.shape[1]
+                yield last
+            last = block
+        assert last is not None  # the first frame has decoded
+        yield last[:, : self._trimmed_length(position, last.shape[1])]
+        if self._num_damaged:
+            logger.warning("%s is damaged: %d of its packets do not decode", self.name, self._num_damaged)
+
+    def _trimmed_length(self, position: int, num_samples: int) -> int:
+        """Samples of the last block without the padding that AAC adds; the container's duration leaves it out."""
+        if self.stream.duration is None or self.stream.time_base is None:
+            return num_samples
+        left = round(self.stream.duration * self.stream.time_base * self.rate_hz) - position
+        return left if 0 < left < num_samples else num_samples
+
+    def _all_blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Blocks with silence where the time stamps leave gaps."""
         position = 0  # samples yielded
         start_s = self.start_s
         for time_s, samples in self._timed_samples():
@@ -100,14 +123,12 @@ class SoundReader:
                     yield silence
             position += samples.shape[1]
             yield samples
-        if self._num_damaged:
-            logger.warning("%s is damaged: %d of its packets do not decode", self.name, self._num_damaged)
 
     def packets(self) -> Iterator[Packet]:
         """Starts again and yields the packets as they are in the file, also those that do not decode."""
-        assert self.container is not None
-        self.container.seek(0)
-        for packet in self.container.demux(self.stream):
+        assert self._container is not None
+        self._container.seek(0)
+        for packet in self._container.demux(self.stream):
             if packet.dts is not None:
                 yield packet
 
@@ -121,25 +142,25 @@ class SoundReader:
             assert resampler is not None
             time_s = _time_s(frame)
             for converted in resampler.resample(frame):
-                yield time_s, converted.to_ndarray()
+                yield time_s, cast("NDArray[np.float32]", converted.to_ndarray())  # the type of "fltp"
                 time_s = None
 
     def _decode(self) -> Iterator[AudioFrame]:
         """Decoded frames; packets that do not decode are counted and passed over."""
-        assert self.container is not None
-        packets = self.container.demux(self.stream)
+        assert self._container is not None
+        packets = self._container.demux(self.stream)
         while True:
             try:
                 packet = next(packets, None)
-            except av.FFmpegError as error:  # the container itself is damaged here: nothing can follow
+            except FFmpegError as error:  # the container itself is damaged here: nothing can follow
                 logger.warning("%s is damaged and ends early (%s)", self.name, error.strerror)
                 self._num_damaged += 1
                 packet = None
             if packet is None:
                 return
             try:
-                yield from packet.decode()
-            except av.FFmpegError:
+                yield from self.stream.decode(packet)
+            except FFmpegError:
                 self._num_damaged += 1
 
 

@@ -7,12 +7,12 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
+from av.audio.stream import AudioStream
 
 from loquent.errors import VideoError
 from loquent.media._sound import SoundReader
 
 if TYPE_CHECKING:
-    from av.audio.stream import AudioStream
     from av.container import OutputContainer
     from av.packet import Packet
 
@@ -75,6 +75,7 @@ class Soundtrack:
     def _copy(self, stream: AudioStream) -> Iterator[Packet]:
         """Packets as they are, shifted so that the first sample that decodes is at time 0."""
         for packet in self._reader.packets():
+            assert packet.dts is not None  # the reader leaves out those without
             shift = round(self._reader.start_s / packet.time_base)
             packet.dts = packet.dts - shift
             packet.pts = packet.dts if packet.pts is None else packet.pts - shift
@@ -87,6 +88,7 @@ class Soundtrack:
         layout = self._reader.layout if self._reader.layout in ENCODER_LAYOUTS else "stereo"
         bits_per_s = min(BITS_PER_SAMPLE * rate_hz, MAX_CHANNEL_BITS_PER_S) * av.AudioLayout(layout).nb_channels
         stream = self._container.add_stream(encoder, rate=rate_hz, layout=layout, bit_rate=bits_per_s)
+        assert isinstance(stream, AudioStream)
         return stream
 
     def _encode(self, stream: AudioStream) -> Iterator[Packet]:

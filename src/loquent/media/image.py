@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+import PIL.Image
+from PIL import ImageCms, ImageOps
 
 from loquent.errors import PhotoError
 from loquent.media import limits
@@ -29,7 +30,7 @@ READABLE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", 
 BACKDROP_GREY = 160  # behind cut-out portraits: dark and light hair both stand out against it
 DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)
 
-PictureSource = str | os.PathLike[str] | bytes | BinaryIO | np.ndarray | Image.Image
+PictureSource = str | os.PathLike[str] | bytes | BinaryIO | np.ndarray | PIL.Image.Image
 
 
 def read_image(source: PictureSource) -> Photo:
@@ -47,7 +48,7 @@ def read_image(source: PictureSource) -> Photo:
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    if isinstance(source, Image.Image):
+    if isinstance(source, PIL.Image.Image):
         _check_size(source.size, "photo")
         pixels, alpha = _decode(source, "photo")
         return Photo(pixels, alpha, "photo", hashlib.sha256(pixels.tobytes()).hexdigest())
@@ -75,7 +76,7 @@ def write_image(path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None
         raise PhotoError(f"{path}: the folder {path.parent} does not exist; create it first")
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        Image.fromarray(pixels).save(partial, **options[path.suffix.lower()])
+        PIL.Image.fromarray(pixels).save(partial, **options[path.suffix.lower()])
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -108,11 +109,11 @@ def _read_bytes(source: str | os.PathLike[str] | bytes | BinaryIO) -> tuple[byte
     return data, name
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+def _open(data: bytes, name: str) -> PIL.Image.Image:
     """Reads the header only, and refuses what would be too large to decode."""
     try:
-        image = Image.open(io.BytesIO(data), formats=READABLE_FORMATS)
-    except Image.DecompressionBombError as error:
+        image = PIL.Image.open(io.BytesIO(data), formats=READABLE_FORMATS)
+    except PIL.Image.DecompressionBombError as error:
         raise PhotoError(_too_large(name)) from error
     except DECODING_ERRORS as error:
         hint = "it is HEIC; convert it to JPEG" if data[4:8] == b"ftyp" else "give a JPEG, PNG or WebP file"
@@ -135,7 +136,7 @@ def _too_large(name: str) -> str:
     return f"{name}: more than {limits.MAX_PHOTO_PIXELS // 10**6} megapixels; save it smaller"
 
 
-def _decode(image: Image.Image, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+def _decode(image: PIL.Image.Image, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
     """Upright sRGB pixels (H, W, 3) and alpha (H, W) or None where nothing is transparent."""
     try:
         image.load()
@@ -149,16 +150,16 @@ def _decode(image: Image.Image, name: str) -> tuple[NDArray[np.uint8], NDArray[n
     return _composite(colour, alpha), alpha
 
 
-def _alpha(image: Image.Image) -> NDArray[np.uint8] | None:
+def _alpha(image: PIL.Image.Image) -> NDArray[np.uint8] | None:
     if not image.has_transparency_data:
         return None
     return np.asarray(image.convert("RGBA").getchannel("A")).copy()
 
 
-def _to_srgb(image: Image.Image, name: str) -> Image.Image:
+def _to_srgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
     """Converts any mode to 8-bit RGB, through the embedded colour profile where there is one."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = Image.fromarray(_to_8_bits(np.asarray(image)))
+        image = PIL.Image.fromarray(_to_8_bits(np.asarray(image)))
     elif image.mode not in ("RGB", "L", "CMYK", "LAB"):
         image = image.convert("RGBA").convert("RGB") if image.has_transparency_data else image.convert("RGB")
     profile = image.info.get("icc_profile")

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.error import FFmpegError
 
 from loquent.errors import VideoError
 from loquent.media import limits
@@ -24,6 +26,7 @@ from loquent.media._png_folder import PngFolderSink
 from loquent.media._sink import PRESETS, EncodingOptions, FrameSink
 
 if TYPE_CHECKING:
+    from av.container import InputContainer
     from numpy.typing import NDArray
 
     from loquent.types import Speech
@@ -108,7 +111,7 @@ class VideoWriter:
         partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
         try:
             self._encoder = _EncoderThread(_open_sink(self.path, partial, self._options, self._speech))
-        except (OSError, av.FFmpegError) as error:
+        except (OSError, FFmpegError) as error:
             raise VideoError(f"{self.path}: cannot be written ({error})") from error
         return self
 
@@ -143,12 +146,12 @@ class VideoWriter:
         try:
             self._encoder.sink.finish()
             os.replace(self._encoder.sink.path, self.path)
-        except (OSError, av.FFmpegError) as error:
+        except (OSError, FFmpegError) as error:
             raise VideoError(f"{self.path}: cannot be written ({error})") from error
 
     def _raise_failure(self) -> None:
         failure = self._encoder.failure
-        if isinstance(failure, (OSError, av.FFmpegError)):
+        if isinstance(failure, (OSError, FFmpegError)):
             raise VideoError(f"{self.path}: cannot be written ({failure})") from failure
         if failure is not None:
             raise failure
@@ -248,7 +251,8 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
     """
     with _open_video(path) as container:
         video = container.streams.video[0]
-        audio = container.streams.best("audio")
+        best = container.streams.best("audio")
+        audio = best if isinstance(best, AudioStream) else None
         num_frames, video_end, audio_end = 0, Fraction(0), Fraction(0)
         for packet in container.demux([stream for stream in (video, audio) if stream is not None]):
             if packet.pts is None:
@@ -286,16 +290,16 @@ def read_video_frames(path: str | os.PathLike[str]) -> Iterator[tuple[NDArray[np
         stream.thread_type = "AUTO"
         try:
             for frame in container.decode(stream):
-                pixels = frame.to_ndarray(format="rgb24")
+                pixels = cast("NDArray[np.uint8]", frame.to_ndarray(format="rgb24"))
                 yield np.rot90(pixels, frame.rotation // 90), float(frame.time)
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             raise VideoError(f"{path}: the video is damaged ({error.strerror}); give an intact file") from error
 
 
-def _open_video(path: str | os.PathLike[str]) -> av.container.InputContainer:
+def _open_video(path: str | os.PathLike[str]) -> InputContainer:
     try:
         container = av.open(f"file:{Path(path)}")
-    except (av.FFmpegError, OSError) as error:
+    except (FFmpegError, OSError) as error:
         raise VideoError(f"{path}: not a video file that can be read ({error.strerror})") from error
     if not container.streams.video:
         container.close()
