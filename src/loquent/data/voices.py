@@ -1,0 +1,122 @@
+"""Voices of the corpus: speech engines that tell the time of every phone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from loquent.data.phones import PhoneTrack, parts_of_arpabet, parts_of_ipa, track_from_segments
+from loquent.errors import SpeechError
+from loquent.speech.text_to_speech import Espeak
+from loquent.types import SPEECH_RATE_HZ
+
+ESPEAK_VARIANTS = (
+    "", "+m1", "+m2", "+m3", "+m4", "+m5", "+m6", "+m7", "+f1", "+f2", "+f3", "+f4", "+f5", "+croak", "+klatt2",
+    "+klatt4", "+adam", "+anika", "+belinda", "+david", "+linda", "+paul", "+steph", "+whisper", "+grandma",
+    "+Alicia", "+Michael", "+Hugo", "+Andrea", "+Denis",
+)  # fmt: skip
+FLITE_VOICES = ("slt", "rms", "awb", "kal16")
+FESTIVAL_VOICES = ("cmu_us_slt_arctic_hts", "kal_diphone")
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Speech at 16 kHz with the time of every phone."""
+
+    samples: NDArray[np.float32]  # (N,), in [-1, 1]
+    track: PhoneTrack
+    speaker: str
+
+
+def say_with_espeak(text: str, voice: str, rate_wpm: int, pitch: int, pitch_range: int) -> Recording:
+    """One utterance of espeak-ng; see `Espeak.say` for the arguments."""
+    spoken = Espeak.shared().say(text, voice, rate_wpm, pitch, pitch_range)
+    duration_s = len(spoken.samples) / spoken.rate_hz
+    starts_s = [start for _, start in spoken.phones]
+    segments = [
+        (parts_of_ipa(name), start_s, end_s)
+        for (name, start_s), end_s in zip(spoken.phones, [*starts_s[1:], duration_s], strict=True)
+    ]
+    return Recording(_to_speech_rate(spoken.samples, spoken.rate_hz), track_from_segments(segments, duration_s), voice)
+
+
+def say_with_flite(text: str, voice: str, stretch: float = 1.0, mean_pitch_hz: float | None = None) -> Recording:
+    """One utterance of flite. `stretch` above 1 is slower.
+
+    Raises:
+        SpeechError: the flite program is missing or failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "speech.wav"
+        command = ["flite", "-voice", voice, "-psdur", "--setf", f"duration_stretch={stretch:.3f}"]
+        if mean_pitch_hz is not None:
+            command += ["--setf", f"int_f0_target_mean={mean_pitch_hz:.1f}"]
+        printed = _run([*command, "-t", text, "-o", str(out)])
+        samples, rate_hz = soundfile.read(out, dtype="int16")
+    ends = [(name, float(end)) for name, end in re.findall(r"(\S+?):([\d.]+)", printed)]
+    return _from_ends(samples, rate_hz, ends, f"flite-{voice}")
+
+
+def say_with_festival(texts: list[str], voice: str, stretch: float = 1.0) -> list[Recording]:
+    """One recording for each text; the program is started once, since its start takes longer than a sentence.
+
+    Raises:
+        SpeechError: the festival program is missing or failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        script = [f"(voice_{voice})", f"(Parameter.set 'Duration_Stretch {stretch:.3f})"]
+        for index, text in enumerate(texts):
+            quoted = text.replace("\\", "").replace('"', "")
+            script += [
+                f'(set! u (Utterance Text "{quoted}"))',
+                "(utt.synth u)",
+                f'(utt.save.wave u "{folder}/{index}.wav" \'riff)',
+                f'(utt.save.segs u "{folder}/{index}.lab")',
+            ]
+        path = Path(folder) / "say.scm"
+        path.write_text("\n".join(script))
+        _run(["festival", "-b", str(path)])
+        recordings = []
+        for index in range(len(texts)):
+            samples, rate_hz = soundfile.read(Path(folder) / f"{index}.wav", dtype="int16")
+            rows = [line.split() for line in (Path(folder) / f"{index}.lab").read_text().splitlines()]
+            ends = [(row[2], float(row[0])) for row in rows if len(row) == 3]
+            recordings.append(_from_ends(samples, rate_hz, ends, f"festival-{voice}"))
+    return recordings
+
+
+def available_engines() -> list[str]:
+    """Which of the programs the corpus speaks with are installed, besides espeak-ng."""
+    return [name for name in ("flite", "festival") if shutil.which(name)]
+
+
+def _from_ends(samples: NDArray[np.int16], rate_hz: int, ends: list[tuple[str, float]], speaker: str) -> Recording:
+    starts_s = [0.0, *(end_s for _, end_s in ends)]
+    segments = [
+        (parts_of_arpabet(name), start_s, end_s) for (name, end_s), start_s in zip(ends, starts_s, strict=False)
+    ]
+    track = track_from_segments(segments, len(samples) / rate_hz)
+    return Recording(_to_speech_rate(samples, rate_hz), track, speaker)
+
+
+def _to_speech_rate(samples: NDArray[np.int16], rate_hz: int) -> NDArray[np.float32]:
+    return soxr.resample(samples.astype(np.float32) / 32768, rate_hz, SPEECH_RATE_HZ).astype(np.float32)
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    except FileNotFoundError as error:
+        raise SpeechError(f"the program {command[0]!r} is not installed; `apt install {command[0]}` brings it") from error
+    except subprocess.CalledProcessError as error:
+        raise SpeechError(f"{command[0]} failed: {error.stderr.strip()[:200]}") from error
+    return done.stdout
