@@ -71,9 +71,9 @@ class SoundReader:
             raise
         self._first = first
         self.rate_hz = first.sample_rate
-        self.layout = {1: "mono", 2: "stereo"}.get(first.layout.nb_channels, first.layout.name)
+        self.layout = _layout_name(first.layout)
         self.codec = self.stream.codec_context.codec.canonical_name
-        self.channels = tuple(channel.name for channel in first.layout.channels)
+        self.channels = tuple(channel.name for channel in av.AudioLayout(self.layout).channels)
         self.start_s = _time_s(first) or Fraction(0)
 
     def __enter__(self) -> SoundReader:
@@ -167,6 +167,13 @@ class SoundReader:
 def _chain(first: AudioFrame, rest: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
     yield first
     yield from rest
+
+
+def _layout_name(layout: av.AudioLayout) -> str:
+    """The name of a layout; where the file gives only a number of channels, the usual one for that number."""
+    if not layout.name.endswith("channels"):
+        return layout.name
+    return {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}.get(layout.nb_channels, layout.name)
 
 
 def _time_s(frame: AudioFrame) -> Fraction | None:
