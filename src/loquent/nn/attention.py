@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q·kᵀ/√d)·v without a mask: three (B, T, H, d) to (B, T, H·d)."""
-    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu":
+        # torch's fused kernel is four times slower than plain products here (measured with 162 tokens).
+        out = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1) @ v
+    else:
+        out = F.scaled_dot_product_attention(q, k, v)
     return out.transpose(1, 2).flatten(2)
 
 

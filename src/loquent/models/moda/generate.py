@@ -1,0 +1,107 @@
+"""Speech features to face parameters with a trained MoDA network in the explicit space of `loquent.types.Motion`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from loquent.errors import WeightsError
+from loquent.models.moda.config import ModaConfig
+from loquent.models.moda.network import MotionTransformer
+from loquent.models.moda.sampling import WindowedSampler
+from loquent.models.moda.weights import load_exactly
+from loquent.types import EMOTIONS, Motion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from loquent.types import Controls, Portrait, SpeechFeatures
+
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_MEAN, _STD = "motion_mean", "motion_std"
+
+
+class MotionFlowGenerator:
+    """Samples motion with a MoDA network. Implements `loquent.types.MotionGenerator`.
+
+    Args:
+        network: in the explicit space (62 motion channels, identity is the corpus' style vector).
+        mean: (62,), of the training motion.
+        std: (62,), what one normalised unit is worth.
+    """
+
+    def __init__(self, network: MotionTransformer, mean: Tensor, std: Tensor) -> None:
+        self.network = network.eval()
+        self.mean = mean
+        self.std = std
+        self._sampler = WindowedSampler(network, grid="even")
+
+    @staticmethod
+    def from_pretrained(folder: Path) -> MotionFlowGenerator:
+        """Loads config.json and model.safetensors.
+
+        Raises:
+            WeightsError: a file is missing or does not fit.
+        """
+        config = ModaConfig.load(folder / _CONFIG)
+        try:
+            state = {name: value.float() for name, value in load_file(folder / _WEIGHTS).items()}
+            mean, std = state.pop(_MEAN), state.pop(_STD)
+        except (OSError, KeyError) as error:
+            raise WeightsError(f"{folder} does not hold generator weights ({error}); restore the folder") from error
+        network = MotionTransformer(config)
+        load_exactly(network, state, str(folder / _WEIGHTS))
+        return MotionFlowGenerator(network, mean, std)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Writes config.json and model.safetensors, in half precision but for the statistics."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.network.config.save(folder / _CONFIG)
+        state = {name: value.half().contiguous() for name, value in self.network.state_dict().items()}
+        save_file(state | {_MEAN: self.mean, _STD: self.std}, folder / _WEIGHTS)
+
+    def generate(self, features: Iterable[SpeechFeatures], portrait: Portrait, controls: Controls) -> Iterator[Motion]:
+        """Yields consecutive pieces of motion, together as long as the features; a window is about 3 s.
+
+        The same seed, features and controls give the same motion.
+        """
+        config = self.network.config
+        random = torch.Generator().manual_seed(controls.seed)
+        pieces = self._sampler.sample(
+            (torch.from_numpy(block.values) for block in features),
+            previous=-self.mean / self.std,  # at rest before the first frame
+            emotion=emotion_weights(controls, config.num_emotions),
+            identity=draw_style(config.identity_dim, random),
+            draw_noise=lambda: torch.randn(config.num_frames, config.motion_dim, generator=random),
+            steps=controls.steps,
+            guidance=controls.guidance,
+        )
+        for piece in pieces:
+            yield self._to_motion(piece)
+
+    def _to_motion(self, normalised: Tensor) -> Motion:
+        vector = (normalised * self.std + self.mean).numpy()
+        vector[:, :52] = np.clip(vector[:, :52], 0, 1)
+        return Motion.from_vector(vector)
+
+
+def emotion_weights(controls: Controls, num_emotions: int) -> Tensor:
+    """Weights of the emotion labels and the null label, (num_emotions + 1,): neutral moved towards the wanted emotion.
+
+    A strength above 1 goes beyond the emotion as it was learned.
+    """
+    weights = torch.zeros(num_emotions + 1)
+    weights[EMOTIONS.index("neutral")] += 1 - controls.emotion_strength
+    weights[EMOTIONS.index(controls.emotion)] += controls.emotion_strength
+    return weights
+
+
+def draw_style(dim: int, random: torch.Generator) -> Tensor:
+    """A way of moving near the average person's, (dim,), so that two seeds differ as two takes do."""
+    return 0.5 * torch.randn(dim, generator=random).clamp(-2, 2)
