@@ -145,7 +145,9 @@ def jobs_from_manifest(manifest: Path, template: Job, output: Path | None = None
             first = error.errors(include_url=False)[0]
             column = ".".join(str(part) for part in first["loc"])
             where = f", column {column!r}" if column else ""
-            raise LoquentError(f"{manifest}, row {number}{where}: {_lower_first(first['msg'])}") from error
+            raise LoquentError(
+                f"{manifest}, row {number}{where}: {_lower_first(first['msg'].removeprefix('Value error, '))}"
+            ) from error
         except LoquentError as error:
             raise LoquentError(f"{manifest}, row {number}: {error}") from error
     if not jobs:

@@ -47,6 +47,7 @@ app = typer.Typer(
 _FILES, _MOTION, _VIDEO, _FACE, _RUN = "Files", "Motion", "Video", "Face", "Running"
 Emotion = Literal["anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]
 FaceBackend = Literal["embedded", "mediapipe"]
+Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"]
 
 InputsArgument = Annotated[
     list[Path] | None,
@@ -130,7 +131,7 @@ def animate(
     motion: Annotated[
         Path | None,
         typer.Option(rich_help_panel=_FILES, show_default=False,
-                     help="Draw this motion (ARKit CSV or JSON) instead of generating one; speech is optional then."),
+                     help="Draw this motion (ARKit CSV or JSON) as it is, instead of generating one; speech is optional then."),
     ] = None,
     manifest: Annotated[
         Path | None,
@@ -154,17 +155,20 @@ def animate(
     keep_expression: KeepExpressionOption = 0.5,
     steps: StepsOption = 10,
     guidance: GuidanceOption = 1.2,
-    fps: Annotated[float, typer.Option(help="Frames a second.", rich_help_panel=_VIDEO)] = 25.0,
+    fps: Annotated[
+        str, typer.Option(help="Frames a second, such as 25, 29.97 or 30000/1001.", rich_help_panel=_VIDEO)
+    ] = "25",
     size: Annotated[
         int | None,
         typer.Option(help="Longest side in pixels; the photo's own if not given.", rich_help_panel=_VIDEO,
                      show_default=False),
     ] = None,
     quality: Annotated[
-        int | None,
-        typer.Option(help="Encoder's quality.", rich_help_panel=_VIDEO, show_default=False),
-    ] = None,
-    preset: Annotated[str, typer.Option(help="Encoder's preset.", rich_help_panel=_VIDEO)] = "veryfast",
+        int, typer.Option(help="1 to 100; 80 shows no loss, 50 makes small files.", rich_help_panel=_VIDEO)
+    ] = 80,
+    preset: Annotated[
+        Preset, typer.Option(help="The encoder's; slower ones make smaller files.", rich_help_panel=_VIDEO)
+    ] = "veryfast",
     face: FaceOption = None,
     face_backend: FaceBackendOption = "embedded",
     face_model: FaceModelOption = None,
@@ -179,6 +183,7 @@ def animate(
     Every video says in its metadata that it is generated. Animate only people who have agreed to it.
     """
     from loquent.batch import Job, jobs_from_arguments, jobs_from_manifest
+    from loquent.media.video import parse_fps
     from loquent.pipeline import FaceSettings, VideoSettings
     from loquent.types import Controls
 
@@ -191,7 +196,7 @@ def animate(
             emotion=emotion, emotion_strength=emotion_strength, motion=amount, head=head, brows=brows, blinks=blinks,
             lips=lips, keep_expression=keep_expression, seed=seed, steps=steps, guidance=guidance,
         ),
-        video=VideoSettings(fps=fps, size=size, quality=quality, preset=preset),
+        video=VideoSettings(fps=float(parse_fps(fps)), size=size, quality=quality, preset=preset),
         face=FaceSettings(face=face, backend=face_backend, model=face_model),
     )  # fmt: skip
     if manifest is not None:
@@ -201,6 +206,10 @@ def animate(
     else:
         photos, sounds = _split_inputs(inputs, text, voice)
         jobs = jobs_from_arguments(photos, sounds, output, template)
+    is_batch = manifest is not None or len(jobs) > 1
+    if is_batch and not dry_run:
+        for folder in {job.output.parent for job in jobs}:
+            folder.mkdir(parents=True, exist_ok=True)
     _animate_all(jobs, system, device, overwrite=overwrite, sidecar=sidecar, dry_run=dry_run)
 
 
@@ -227,7 +236,7 @@ def export(
     lips: LipsOption = 1.0,
     steps: StepsOption = 10,
     guidance: GuidanceOption = 1.2,
-    fps: Annotated[float, typer.Option(help="Rows a second.", rich_help_panel=_MOTION)] = 25.0,
+    fps: Annotated[str, typer.Option(help="Rows a second.", rich_help_panel=_MOTION)] = "25",
     face: FaceOption = None,
     face_backend: FaceBackendOption = "embedded",
     face_model: FaceModelOption = None,
@@ -235,6 +244,7 @@ def export(
     device: DeviceOption = "auto",
 ) -> None:
     """Write the face's motion for SPEECH as ARKit weights and head angles, to use in other tools."""
+    from loquent.media.video import parse_fps
     from loquent.motion.export import write_motion
     from loquent.pipeline import FaceSettings, TalkingHead
     from loquent.types import Controls
@@ -252,10 +262,10 @@ def export(
         talking_head = TalkingHead.from_pretrained(system, device)
         settings = FaceSettings(face=face, backend=face_backend, model=face_model)
         motion = talking_head.motion(
-            sounds[0].source(), photos[0] if photos else None, controls, fps=fps, face=settings
+            sounds[0].source(), photos[0] if photos else None, controls, fps=float(parse_fps(fps)), face=settings
         )
         write_motion(motion, output)
-    print(f"{output}: {len(motion)} rows at {fps:g} a second, in {time.perf_counter() - started:.1f} s")
+    print(f"{output}: {len(motion)} rows at {fps} a second, in {time.perf_counter() - started:.1f} s")
 
 
 @app.command()
@@ -357,18 +367,22 @@ def _summary(clip: Clip, seconds: float) -> str:
 def _print_plan(head: TalkingHead, job: Job, work: Work) -> None:
     import math
 
-    portrait = work.portrait
-    renderer = head.system.make_renderer(portrait, work.video.size)
+    from loquent.pipeline import open_writer
+
+    portrait, controls = work.portrait, work.controls.as_dict()
+    size_px = head.system.make_renderer(portrait, work.video.size).size_px
+    if job.output.parent.is_dir():  # a batch makes its folders
+        open_writer(work, job.output, size_px)
     pitch, yaw, roll = (math.degrees(angle) for angle in portrait.pose_rad)
     left, top, right, bottom = portrait.face.box_px
+    generated = f"{head.system.name} on {head.system.device}: " + ", ".join(f"{k} {v}" for k, v in controls.items())
     rows = {
         "photo": f"{job.photo}, {portrait.photo.width_px}x{portrait.photo.height_px}",
-        "face": f"{right - left:.0f}x{bottom - top:.0f} px at ({left:.0f}, {top:.0f}), turned {yaw:+.0f}°,"
-        f" raised {pitch:+.0f}°, tilted {roll:+.0f}°, found by {portrait.face.backend}",
+        "face": f"{right - left:.0f}x{bottom - top:.0f} px at ({left:.0f}, {top:.0f}), raised {pitch:+.0f}°,"
+        f" turned {yaw:+.0f}°, tilted {roll:+.0f}°, found by {portrait.face.backend}",
         "speech": f"{work.speech.name}, {work.speech.duration_s:.2f} s" if work.speech else "none",
-        "motion": f"from {job.motion}" if job.motion else f"{head.system.name} on {head.system.device}, {job.controls}",
-        "video": f"{job.output}, {renderer.size_px[0]}x{renderer.size_px[1]}, {work.num_frames} frames"
-        f" at {work.video.fps:g} a second",
+        "motion": f"from {job.motion}" if job.motion else generated,
+        "video": f"{job.output}, {size_px[0]}x{size_px[1]}, {work.num_frames} frames at {work.video.fps:g} a second",
     }
     for name, value in rows.items():
         print(f"{name:>7}  {value}")

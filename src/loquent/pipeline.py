@@ -20,7 +20,7 @@ import numpy as np
 from loquent import __version__, provenance
 from loquent.errors import LoquentError
 from loquent.systems import DEFAULT_SYSTEM, System, load_system
-from loquent.types import MOTION_RATE_HZ, Clip, Controls, Motion, Photo, Portrait, Speech
+from loquent.types import MOTION_RATE_HZ, Clip, Controls, Face, Motion, Photo, Portrait, Speech
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from loquent.face.analyze import FaceBackend
     from loquent.media.audio import SpeechSource
     from loquent.media.image import PictureSource
+    from loquent.media.video import VideoWriter
+    from loquent.types import Renderer
 
 Item = TypeVar("Item")
 Progress = Callable[[int, int], None]  # frames finished, frames in all
@@ -37,12 +39,21 @@ _PIECE_FRAMES = 250  # a motion that is known as a whole is drawn in pieces of t
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSettings:
-    """What a user may ask of the video; `loquent.media.video` explains quality and preset."""
+    """What a user may ask of the video; `loquent.media.video.VideoWriter` explains quality and preset.
 
-    fps: float = MOTION_RATE_HZ
+    Raises:
+        VideoError: `fps` is not a frame rate.
+    """
+
+    fps: float = MOTION_RATE_HZ  # 29.97 is kept as the 30000/1001 that is meant
     size: int | None = None  # longest side in px; None keeps the photo's
-    quality: int | None = None
+    quality: int = 80
     preset: str = "veryfast"
+
+    def __post_init__(self) -> None:
+        from loquent.media.video import parse_fps
+
+        object.__setattr__(self, "fps", float(parse_fps(self.fps)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +174,7 @@ class TalkingHead:
         motion: Motion | str | Path | None = None,
         fps: float = MOTION_RATE_HZ,
         size: int | None = None,
-        quality: int | None = None,
+        quality: int = 80,
         preset: str = "veryfast",
         face: int | None = None,
         face_backend: FaceBackend = "embedded",
@@ -178,12 +189,14 @@ class TalkingHead:
             speech: a path, an open binary file, the file's bytes, or (samples, rate in Hz) with float samples (N,) or
                 (N, channels) in [-1, 1]. May be left out when `motion` is given; the video is silent then.
             controls: seed, emotion and amounts of motion.
-            output: the file to write; the suffix chooses the format (.mp4, .webm, .gif, or a folder for PNG pictures).
-                An existing file is replaced. None keeps the frames in memory, in `Clip.frames`.
-            motion: draws this motion, or the one in this file (ARKit CSV or JSON), instead of generating one.
+            output: the file to write; the suffix chooses the format: .mp4, .mov, .mkv, .webm, .gif, or none for a folder
+                of PNG files. An existing file is replaced. None keeps the frames in memory, in `Clip.frames`.
+            motion: draws this motion, or the one in this file (ARKit CSV or JSON), as it is, instead of generating one;
+                `controls` are of no effect then.
             fps: frames a second of the video.
             size: longest side of the video in pixels; None keeps the photo's.
-            quality, preset: trade file size and speed for fidelity, see `loquent.media.video`.
+            quality: 1 to 100; 80 shows no loss, 50 makes small files.
+            preset: the encoder's, from "ultrafast" to "slow"; slower ones make smaller files.
             face, face_backend: see `portrait`.
             sidecar: also writes what made the video as OUTPUT.json.
             progress: called after every frame with (frames finished, frames in all).
@@ -224,34 +237,23 @@ class TalkingHead:
         self, work: Work, output: str | Path | None, *, sidecar: bool = False, progress: Progress | None = None
     ) -> Clip:
         """Makes the video that `prepare` described. Arguments as in `animate`."""
-        from loquent.media.video import VideoWriter
-
         renderer = self.system.make_renderer(work.portrait, work.video.size)
-        kept: list[NDArray[np.uint8]] = []
+        frames: list[NDArray[np.uint8]] = []
         if output is None:
-            motion = self._draw(work, renderer, kept.append, progress)
+            motion = self._draw(work, renderer, frames.append, progress)
         else:
-            output = Path(output)
-            with VideoWriter(
-                output,
-                renderer.size_px,
-                fps=work.video.fps,
-                speech=work.speech,
-                quality=work.video.quality,
-                preset=work.video.preset,
-                metadata=provenance.metadata(work.settings),
-            ) as writer:
+            with open_writer(work, output, renderer.size_px) as writer:
                 motion = self._draw(work, renderer, writer.write, progress)
             if sidecar:
-                provenance.write_sidecar(output, work.settings)
+                provenance.write_sidecar(Path(output), work.settings)
         return Clip(
-            path=output,
+            path=None if output is None else Path(output),
             fps=work.video.fps,
             num_frames=len(motion),
             size_px=renderer.size_px,
             motion=motion,
             settings=work.settings,
-            frames=np.stack(kept) if kept else None,
+            frames=np.stack(frames) if frames else None,
         )
 
     def motion(
@@ -274,6 +276,7 @@ class TalkingHead:
 
     def motion_pieces(self, work: Work) -> Generator[Motion]:
         """Consecutive pieces of the video's motion at its own frame rate, made in a background thread."""
+        from loquent.motion.controls import apply_controls
         from loquent.motion.resample import resample
 
         if work.motion is not None:
@@ -282,10 +285,13 @@ class TalkingHead:
             assert work.speech is not None
             features = self.system.encoder.encode(work.speech)
             pieces = self.system.generator.generate(features, work.portrait, work.controls)
+            pieces = apply_controls(pieces, work.controls, work.portrait.rest_expression)
         with closing(ahead(resample(pieces, work.video.fps, work.num_frames))) as made:
             yield from made
 
-    def _draw(self, work: Work, renderer, take: Callable, progress: Progress | None) -> Motion:
+    def _draw(
+        self, work: Work, renderer: Renderer, take: Callable[[NDArray[np.uint8]], None], progress: Progress | None
+    ) -> Motion:
         """Draws every frame, hands each to `take`, and returns the motion that was drawn."""
         drawn, done = [], 0
         with closing(self.motion_pieces(work)) as pieces:
@@ -297,6 +303,25 @@ class TalkingHead:
                     if progress is not None:
                         progress(done, work.num_frames)
         return Motion.concatenate(drawn)
+
+
+def open_writer(work: Work, output: str | Path, size_px: tuple[int, int]) -> VideoWriter:
+    """The writer for a video; nothing is written before it is entered.
+
+    Raises:
+        VideoError: the video cannot be written there, or not as asked.
+    """
+    from loquent.media.video import VideoWriter
+
+    return VideoWriter(
+        output,
+        size_px,
+        fps=work.video.fps,
+        speech=work.speech,
+        quality=work.video.quality,
+        preset=work.video.preset,
+        metadata=provenance.metadata(work.settings),
+    )
 
 
 def describe_settings(
@@ -368,3 +393,13 @@ def _read_motion(motion: Motion | str | Path) -> tuple[Motion, dict[str, str]]:
         return motion, {"name": "motion", "sha256": hashlib.sha256(motion.to_vector().tobytes()).hexdigest()}
     path = Path(motion)
     return read_motion(path), {"name": path.name, "sha256": provenance.file_sha256(path)}
+
+
+def average_portrait(size_px: int = 512) -> Portrait:
+    """A blank picture with the average face in its middle, neutral and from the front: for motion without a photo."""
+    from loquent.motion.face_model import face_tables
+
+    centre = np.array([size_px / 2, size_px * 0.45, 0.0])
+    landmarks = face_tables().neutral * (size_px * 0.3) + centre
+    photo = Photo(np.full((size_px, size_px, 3), 128, np.uint8), name="none", sha256="none")
+    return Portrait(photo, Face(landmarks.astype(np.float32)), np.zeros(52, np.float32), np.zeros(3, np.float32))

@@ -102,3 +102,49 @@ def recorded_settings_sha256(path: Path) -> str | None:
     except LoquentError:
         return None
     return None if found is None else found.get("settings_sha256")
+
+
+def _read_description(path: Path) -> str | None:
+    """The `description` tag of a container, GIF or folder of PNG files; None when there is none."""
+    if path.is_dir():
+        pictures = sorted(path.glob("*.png"))
+        return _png_texts(pictures[0]).get("description") if pictures else None
+    if path.suffix.lower() == ".gif":
+        lines = _gif_comment(path).splitlines()
+        return next((line.removeprefix("description: ") for line in lines if line.startswith("description: ")), None)
+    return _container_tags(path).get("description")
+
+
+def _png_texts(path: Path) -> dict[str, str]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            return {str(key): str(value) for key, value in picture.info.items()}
+    except (UnidentifiedImageError, OSError) as error:
+        raise VideoError(f"{path}: cannot be read as a picture ({error})") from error
+
+
+def _gif_comment(path: Path) -> str:
+    """The comment extension before the file's trailer (GIF89a specification, section 24); empty when there is none."""
+    data = path.read_bytes()[-_HASH_BLOCK_BYTES:]
+    start = data.rfind(b"\x21\xfe")
+    while start >= 0:
+        comment, place = b"", start + 2
+        while place < len(data) and data[place]:
+            comment += data[place + 1 : place + 1 + data[place]]
+            place += 1 + data[place]
+        if data[place:] == b"\x00\x3b":
+            return comment.decode("utf-8", "replace")
+        start = data.rfind(b"\x21\xfe", 0, start)
+    return ""
+
+
+def _container_tags(path: Path) -> dict[str, str]:
+    import av
+
+    try:
+        with av.open(f"file:{path}") as container:
+            return {key.lower(): value for key, value in container.metadata.items()}
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"{path}: cannot be read as a video ({error.strerror})") from error

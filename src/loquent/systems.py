@@ -111,8 +111,8 @@ def _build_starter(entry: SystemEntry, device: str) -> System:
 
     return System(
         name=entry.name,
-        encoder=LogMelEncoder.from_pretrained(entry.weights),
-        generator=MotionFlowGenerator.from_pretrained(entry.weights, device=device),
+        encoder=LogMelEncoder.from_pretrained(WEIGHTS_DIR / "speech-encoder"),
+        generator=MotionFlowGenerator.from_pretrained(entry.weights),
         make_renderer=lambda portrait, size: MeshRenderer(portrait, size=size),
         device=device,
     )
@@ -122,7 +122,7 @@ SYSTEMS = {
     "starter": SystemEntry(
         name="starter",
         title="MoDA's multi-modal flow transformer at starter size, in ARKit parameters, with the mesh renderer",
-        weights=WEIGHTS_DIR / "moda",
+        weights=WEIGHTS_DIR / "moda-starter",
         build=_build_starter,
     ),
 }
