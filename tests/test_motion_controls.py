@@ -11,8 +11,8 @@ def motion():
     return Motion.from_vector(values)
 
 
-def applied(motion, rest=None, **amounts):
-    return Motion.concatenate(list(apply_controls([motion[:7], motion[7:]], Controls(**amounts), rest)))
+def applied(generated, rest=None, **amounts):
+    return Motion.concatenate(list(apply_controls([generated[:7], generated[7:]], Controls(**amounts), rest)))
 
 
 def test_default_amounts_change_nothing(motion):
