@@ -114,6 +114,10 @@ class Dentition:
             return Arch(30.0 * scale, 50.0 * scale, 0.0, 0.0)
         return Arch(27.5 * scale, 48.0 * scale, OVERJET_MM, -self.overbite_mm)
 
+    def wall(self, jaw: Jaw) -> NDArray[np.float64]:
+        """Curve (K, 2) through the front of the teeth: x and z."""
+        return self.arch(jaw).curve[::8] + np.array([0.0, 0.8])
+
     def teeth(self, jaw: Jaw, samples_per_mm: float) -> Points:
         """The crowns of one jaw, lower ones with the jaws closed, sampled for drawing at `samples_per_mm`."""
         crowns = UPPER_CROWNS if jaw == "upper" else LOWER_CROWNS
@@ -332,3 +336,9 @@ def tongue(samples_per_mm: float) -> Points:
         np.zeros(count, np.int16),
         (u * half).reshape(-1).astype(np.float32),
     )
+
+
+def tongue_wall() -> NDArray[np.float64]:
+    """Curve (K, 2) that stands for the tongue when it is moved: x and z."""
+    x = np.linspace(-30, 30, 61)
+    return np.stack([x, 14 + 0.01 * x**2], axis=1)

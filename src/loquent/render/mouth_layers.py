@@ -39,6 +39,11 @@ class View:
         """The same view of points that are first moved rigidly."""
         return View(self.rotation @ rotation, self.rotation @ shift_mm + self.shift_mm, self.px_per_mm, self.origin_px)
 
+    def relate(self, other: View, xy_px: NDArray) -> NDArray:
+        """Positions in this view's picture of positions in another's, where both show the same thing from one side."""
+        enlarge = self.px_per_mm / other.px_per_mm
+        return (np.asarray(xy_px, np.float64) - other.origin_px) * enlarge + self.origin_px
+
     def in_pixels(self, scale: float, corner_px: NDArray) -> View:
         """The same view in a picture `scale` times as large, cut out from `corner_px` (in the large picture)."""
         origin = (self.origin_px + 0.5) * scale - 0.5 - corner_px

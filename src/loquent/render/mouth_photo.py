@@ -114,3 +114,144 @@ def _softness(pixels: NDArray, points: NDArray) -> float:
     contrast = cv2.dilate(grey, np.ones((size, size))) - cv2.erode(grey, np.ones((size, size)))
     strong = slope >= np.percentile(slope, 98)
     return float(np.clip(np.median(contrast[strong] / np.maximum(slope[strong], 1.0)) / np.sqrt(2 * np.pi), 0.5, 6.0))
+
+
+@dataclass(frozen=True, eq=False)
+class ShownTeeth:
+    """Teeth that a picture shows between the lips; all arrays have the picture's height and width."""
+
+    upper: NDArray[np.float32]  # how surely each pixel is an upper tooth, 0..1
+    lower: NDArray[np.float32]
+    under: NDArray[np.float32]  # how surely each pixel between the lips lies below the upper teeth
+    edge_shift_px: float  # how much lower than expected the upper teeth end
+    colour: NDArray[np.float64] | None  # (3,) median of the upper teeth, 0..255
+
+
+def find_teeth(
+    pixels: NDArray[np.uint8],
+    ring_px: NDArray,
+    px_per_mm: float,
+    lip: NDArray,
+    expected_edge_px: NDArray,
+) -> ShownTeeth | None:
+    """Tells teeth from lips, tongue and darkness between the lips.
+
+    Args:
+        pixels: RGB, (H, W, 3).
+        ring_px: (N, 2) inner lip border in that picture.
+        px_per_mm: size of a millimetre at the mouth.
+        lip: (3,) colour of the lips, 0..255.
+        expected_edge_px: (W,) row where the upper teeth of an average person end, for every column.
+
+    Returns:
+        None when the picture shows no teeth: lips shut or nearly so, or nothing bright and colourless between them.
+    """
+    inside = polygon_mask(ring_px, pixels.shape[1], pixels.shape[0])
+    core = inside > 0.5
+    if core.sum() < 40 * px_per_mm**2:
+        return None
+    lightness, redness = _lightness_and_redness(pixels)
+    certainty = _tooth_certainty(lightness, redness, core, px_per_mm, lip)
+    if certainty is None:
+        return None
+    reach = np.ones((2 * round(1.0 * px_per_mm) + 1,) * 2, np.uint8)
+    certainty = _keep_large(certainty * cv2.dilate(inside, reach), core, px_per_mm)
+    if (certainty > 0.5).sum() < 15 * px_per_mm**2:
+        return None
+    shift = _edge_shift(certainty, lightness, core, px_per_mm, expected_edge_px)
+    split = (expected_edge_px + shift + 0.8 * px_per_mm).astype(np.float32)
+    rows = np.arange(pixels.shape[0], dtype=np.float32)[:, None]
+    is_upper = np.clip((split - rows) / max(1.0, 0.3 * px_per_mm) + 0.5, 0, 1)
+    upper = certainty * is_upper
+    under = np.maximum.accumulate(upper, axis=0) * core * (1 - upper)
+    sure = upper > 0.8
+    colour = np.median(pixels[sure], axis=0) if sure.any() else None
+    return ShownTeeth(upper, certainty * (1 - is_upper), under.astype(np.float32), shift, colour)
+
+
+def polygon_mask(ring_px: NDArray, width: int, height: int) -> NDArray[np.float32]:
+    """Anti-aliased inside of a ring of points, 0..1."""
+    mask = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(mask, [np.round(ring_px * 16).astype(np.int32)], (255,), cv2.LINE_AA, 4)
+    return mask.astype(np.float32) / 255
+
+
+def _lightness_and_redness(pixels: NDArray) -> tuple[NDArray, NDArray]:
+    lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    return lab[..., 0], lab[..., 1]
+
+
+def _tooth_certainty(
+    lightness: NDArray, redness: NDArray, core: NDArray, px_per_mm: float, lip: NDArray
+) -> NDArray[np.float32] | None:
+    """Bright for its column and less red than the lips."""
+    top = float(np.percentile(lightness[core], 90))
+    bright = core & (lightness >= np.percentile(lightness[core], 55))
+    tooth_redness = float(np.percentile(redness[bright], 30))
+    lip_lightness, lip_redness = (float(plane[0, 0]) for plane in _lightness_and_redness(lip.reshape(1, 1, 3)))
+    columns = np.flatnonzero(core.any(axis=0))
+    level = np.array([np.percentile(lightness[core[:, column], column], 85) for column in columns], np.float32)
+    level = cv2.GaussianBlur(level[None], (0, 0), 3 * px_per_mm, borderType=cv2.BORDER_REPLICATE)[0]
+    level = np.interp(np.arange(lightness.shape[1]), columns, np.maximum(level, 0.45 * top))
+    certainty = (lightness / level - 0.58) / 0.16
+    distance = lip_redness - tooth_redness
+    if distance > 7:
+        certainty = np.minimum(certainty, (tooth_redness + 0.7 * distance - redness) / (0.3 * distance))
+    elif top < lip_lightness + 8:
+        return None
+    return np.clip(certainty, 0, 1).astype(np.float32)
+
+
+def _keep_large(certainty: NDArray[np.float32], core: NDArray, px_per_mm: float) -> NDArray[np.float32]:
+    """Drops slivers: parts smaller than 3 square millimetres or lying mostly on the lips."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((certainty > 0.4).astype(np.uint8))
+    inside = np.bincount(labels.ravel(), weights=core.ravel(), minlength=count)
+    area = stats[:, cv2.CC_STAT_AREA]
+    keep = (area > 3 * px_per_mm**2) & (inside > 0.5 * area)
+    keep[0] = False
+    kept = cv2.dilate(keep[labels].astype(np.uint8), np.ones((3, 3), np.uint8))
+    return certainty * kept
+
+
+def _edge_shift(certainty: NDArray, lightness: NDArray, core: NDArray, px_per_mm: float, expected: NDArray) -> float:
+    """How much lower than expected the upper teeth end, in pixels."""
+    ends, bounds, columns = [], [], _front_columns(certainty, px_per_mm)
+    for column in columns:
+        tooth = certainty[:, column] > 0.5
+        first = int(np.argmax(tooth))
+        end = first + int(np.argmin(tooth[first:]))
+        below = slice(end, end + max(1, round(1.2 * px_per_mm)))
+        level = np.median(lightness[first:end, column])
+        is_dark = lightness[below, column].min() < 0.62 * level and core[below, column].all()
+        (ends if is_dark else bounds).append(end - expected[column])
+    limit = 5 * px_per_mm
+    if len(ends) > 0.3 * len(columns):
+        return float(np.clip(np.median(ends), -limit, limit))
+    if not bounds:
+        return 0.0
+    reached = float(np.percentile(bounds, 70)) + 0.4 * px_per_mm  # the lower lip hides the edges
+    if reached > 3 * px_per_mm:
+        seam = _seam(lightness, columns, px_per_mm, expected, reached)
+        return reached if seam is None else seam
+    return float(np.clip(reached, 0, limit))
+
+
+def _front_columns(certainty: NDArray, px_per_mm: float) -> NDArray[np.intp]:
+    """Columns of the front teeth in which a tooth is well seen."""
+    columns = np.flatnonzero((certainty > 0.5).sum(axis=0) > 1.5 * px_per_mm)
+    if len(columns) == 0:
+        return columns
+    return columns[np.abs(columns - 0.5 * (columns[0] + columns[-1])) < 13 * px_per_mm]
+
+
+def _seam(lightness: NDArray, columns: NDArray, px_per_mm: float, expected: NDArray, reached: float) -> float | None:
+    """Where upper teeth meet lower ones without a gap: the darkest line along the expected edge, if there is one."""
+    step = max(1, round(0.8 * px_per_mm))
+    best, best_shift = 1.5, None
+    for shift in np.arange(-1.5 * px_per_mm, reached - 1.5 * px_per_mm, 0.25 * px_per_mm):
+        rows = np.clip(np.rint(expected[columns] + shift).astype(int), step, lightness.shape[0] - step - 1)
+        around = 0.5 * (lightness[rows - step, columns] + lightness[rows + step, columns])
+        dip = float(np.median(around - lightness[rows, columns]))
+        if dip > best:
+            best, best_shift = dip, float(shift)
+    return best_shift

@@ -1,0 +1,137 @@
+"""Draws the parts of the mouth in the photo's colours, light and softness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from loquent.render import mouth_geometry as geometry
+from loquent.render.mouth_layers import View, paint
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from loquent.render.mouth_photo import Appearance
+
+LIGHT_TOWARDS = np.array([0.0, -0.55, -0.83])  # from above the camera, as most portraits are lit
+OVERSAMPLE = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Painter:
+    """Paints the surfaces of one person."""
+
+    look: Appearance
+    teeth: geometry.Dentition
+    detail: float  # sprite pixels per photo pixel
+
+    def jaw(self, jaw: geometry.Jaw, home: View, size: tuple[int, int]) -> NDArray[np.float32]:
+        """Teeth and gum of one jaw, premultiplied RGBA (H, W, 4)."""
+        density = home.px_per_mm * OVERSAMPLE
+        teeth, gum = self.teeth.teeth(jaw, density), self.teeth.gum(jaw, density)
+        colours = np.concatenate([self._gum_colour(gum), self._tooth_colour(teeth, home)])
+        return self._soften(paint(geometry.join([gum, teeth]), colours, home, *size, OVERSAMPLE))
+
+    def tongue(self, home: View, size: tuple[int, int]) -> NDArray[np.float32]:
+        """The tongue, premultiplied RGBA (H, W, 4)."""
+        points = geometry.tongue(home.px_per_mm * OVERSAMPLE)
+        normal = points.normal @ home.rotation.T
+        lit = 0.45 + 0.6 * np.clip(normal @ LIGHT_TOWARDS, 0, 1)
+        groove = 1 - 0.18 * np.exp(-((points.position[:, 0] / 2.5) ** 2))
+        depth = np.exp(-np.maximum(points.position[:, 2] - 8, 0) / 18.0)
+        shine = 40.0 * np.clip(normal @ _half_vector(), 0, 1)[:, None] ** 25
+        shade = (lit * groove * depth)[:, None]
+        colours = self.look.lip * np.array([0.92, 0.80, 0.82]) * shade + shine * depth[:, None]
+        return self._soften(paint(points, colours, home, *size, OVERSAMPLE))
+
+    def _soften(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        return cv2.GaussianBlur(picture, (0, 0), max(0.4, 0.6 * self.look.blur_px * self.detail))
+
+    def _tooth_colour(self, points: geometry.Points, view: View) -> NDArray:
+        normal = points.normal @ view.rotation.T
+        lit = 0.55 + 0.5 * np.clip(normal @ LIGHT_TOWARDS, 0, 1)
+        sideways = 1 + 1.5 * self.look.light_right * np.clip(points.position[:, 0] / 25 + 0.6 * normal[:, 0], -1, 1)
+        crevice = 1 - 0.45 * np.clip((np.abs(points.side) - 0.7) / 0.3, 0, 1) ** 2
+        depth = np.exp(-np.maximum(points.position[:, 2] - 1.0, 0) / 22.0)
+        neck = np.clip((points.height - 0.45) / 0.55, 0, 1)[:, None]
+        edge = np.clip(1 - points.height / 0.14, 0, 1)[:, None]
+        warm = 1 - neck * np.array([0.04, 0.10, 0.20])
+        clear = 1 - edge * np.array([0.16, 0.12, 0.09])
+        canine = np.where(np.isin(points.tooth, (3, 8))[:, None], [0.97, 0.94, 0.87], 1.0)
+        shine = 26.0 * np.clip(normal @ _half_vector(), 0, 1)[:, None] ** 60
+        shade = (lit * sideways * crevice * depth)[:, None]
+        return self.look.tooth * shade * warm * clear * canine + shine * depth[:, None]
+
+    def _gum_colour(self, points: geometry.Points) -> NDArray:
+        shade = np.exp(-np.maximum(points.position[:, 2], 0) / 20.0) * 0.8
+        return self.look.lip * np.array([0.95, 0.85, 0.85]) * shade[:, None]
+
+
+def edge_rows(teeth: geometry.Dentition, view: View, width: int) -> NDArray[np.float64]:
+    """The row where the upper teeth end, for every column of a view, (W,)."""
+    curve = teeth.wall("upper")
+    curve = curve[np.abs(curve[:, 0]) < 24]
+    points = np.stack([curve[:, 0], np.full(len(curve), -0.3), curve[:, 1]], axis=1)
+    seen = view.project(points)
+    order = np.argsort(seen[:, 0])
+    return np.interp(np.arange(width), seen[order, 0], seen[order, 1])
+
+
+def lay_photo(
+    painted: NDArray[np.float32],
+    photo: NDArray[np.uint8],
+    certainty: NDArray[np.float32],
+    under: NDArray[np.float32],
+    light: NDArray[np.float32],
+    px_per_mm: float,
+) -> NDArray[np.float32]:
+    """Puts the teeth that the photo shows over painted ones, and gives the painted ones the photo's colours.
+
+    Args:
+        painted: premultiplied RGBA, (H, W, 4).
+        photo: RGB, (H, W, 3), the same view.
+        certainty: (H, W), where the photo shows these teeth.
+        under: (H, W), where the photo shows that they have ended.
+        light: (H, W), share of light that reaches the teeth in the photo; the result is free of it.
+        px_per_mm: scale of all of them.
+    """
+    strength = _shadow_strength(photo, certainty, light)
+    unlit = photo.astype(np.float32) / np.maximum(light, 0.6)[..., None] ** strength
+    weight = cv2.erode(certainty, np.ones((3, 3), np.uint8))
+    mask = cv2.GaussianBlur(weight, (0, 0), max(0.6, 0.25 * px_per_mm))[..., None]
+    alpha = painted[..., 3:]
+    colour = painted[..., :3] / np.maximum(alpha, 1e-3)
+    colour = colour * _colour_ratio(unlit, colour, weight * (alpha[..., 0] > 0.9), 3.5 * px_per_mm)
+    hole = cv2.GaussianBlur(under, (0, 0), max(0.6, 0.25 * px_per_mm))[..., None]
+    alpha = np.maximum(alpha * (1 - hole), mask)
+    colour = colour * (1 - mask) + unlit * mask
+    return np.concatenate([np.clip(colour, 0, 255) * alpha, alpha], axis=2).astype(np.float32)
+
+
+def _shadow_strength(photo: NDArray, certainty: NDArray, light: NDArray) -> float:
+    """The power of `light` that the photo's teeth show, 0 (flash: no shadow of the lips) to 1."""
+    sure = (certainty > 0.8) & (light > 0.4)
+    if sure.sum() < 30:
+        return 0.5
+    x, y = np.log(light[sure]), np.log(np.maximum(photo[sure].mean(axis=1), 8.0))
+    x = x - x.mean()
+    return float(np.clip((x @ (y - y.mean())) / max(x @ x, 1e-6), 0.0, 1.0))
+
+
+def _colour_ratio(photo: NDArray, painted: NDArray, weight: NDArray, reach_px: float) -> NDArray[np.float32]:
+    """Photo over painted colours, spread smoothly from where both are known, (H, W, 3)."""
+    ratio = np.clip(photo / np.maximum(painted, 10.0), 0.3, 3.0) * weight[..., None]
+    total = max(float(weight.sum()), 1e-6)
+    mean = ratio.sum(axis=(0, 1)) / total if total > 1 else np.ones(3)
+    near = cv2.GaussianBlur(weight.astype(np.float32), (0, 0), reach_px)
+    spread = cv2.GaussianBlur(ratio.astype(np.float32), (0, 0), reach_px)
+    trust = 0.02
+    return (spread + trust * mean) / (near + trust)[..., None]
+
+
+def _half_vector() -> NDArray:
+    half = LIGHT_TOWARDS + np.array([0.0, 0.0, -1.0])
+    return half / np.linalg.norm(half)
