@@ -353,7 +353,7 @@ def _evenly(vectors: NDArray[np.float32], times_s: NDArray, rate_hz: float) -> M
     even_s = np.arange(len(vectors)) / rate_hz
     if np.abs(times_s - even_s).max() < 0.5 / rate_hz:
         return Motion.from_vector(vectors, rate_hz)
-    even_s = np.arange(int(round(times_s[-1] * rate_hz)) + 1) / rate_hz
+    even_s = np.arange(round(times_s[-1] * rate_hz) + 1) / rate_hz
     if len(even_s) > MAX_FRAMES:
         raise MotionError(f"time codes span {times_s[-1]:.0f} s, more than {MAX_FRAMES} frames; split the file")
     columns = [np.interp(even_s, times_s, column) for column in vectors.T]

@@ -111,7 +111,7 @@ def spread_lips(neutral: NDArray) -> tuple[NDArray, NDArray]:
 
 def spread_lids(neutral: NDArray, eye: int) -> tuple[NDArray, NDArray]:
     """As `spread_lips` for the lid borders of one eye of EYES."""
-    upper, lower, iris, _ = EYES[eye]
+    upper, lower = EYES[eye][:2]
     border = {*upper, *lower}
     middle = neutral[[upper[0], upper[-1]]].mean(0)
     width = np.linalg.norm(neutral[upper[0]] - neutral[upper[-1]])
