@@ -12,6 +12,7 @@ from loquent.errors import FaceError, MissingExtraError
 from loquent.types import Face
 
 if TYPE_CHECKING:
+    from mediapipe.tasks.python.vision import FaceLandmarker
     from numpy.typing import NDArray
 
 MODEL_VARIABLE = "LOQUENT_FACE_LANDMARKER"
@@ -50,9 +51,18 @@ def find_landmarks(
         MissingExtraError: the mediapipe package is not installed.
         FaceError: the model file is missing or unusable.
     """
-    path = find_model(model_path)
+    with open_landmarker(find_model(model_path), MAX_FACES, min_score) as landmarker:
+        return detect(landmarker, pixels)
+
+
+def open_landmarker(model: Path, max_faces: int = MAX_FACES, min_score: float = 0.5) -> FaceLandmarker:
+    """MediaPipe's landmarker, to be used in a `with` block, which frees it.
+
+    Raises:
+        MissingExtraError: the mediapipe package is not installed.
+        FaceError: the model file is unusable.
+    """
     try:
-        import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
     except ImportError as error:
         raise MissingExtraError(
@@ -60,17 +70,23 @@ def find_landmarks(
             " install it with: pip install 'loquent[mediapipe]'"
         ) from error
     options = vision.FaceLandmarkerOptions(
-        base_options=BaseOptions(model_asset_path=str(path)),
-        num_faces=MAX_FACES,
+        base_options=BaseOptions(model_asset_path=str(model)),
+        num_faces=max_faces,
         min_face_detection_confidence=min_score,
         min_face_presence_confidence=min_score,
     )
-    image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(pixels))
     try:
-        with vision.FaceLandmarker.create_from_options(options) as landmarker:
-            found = landmarker.detect(image).face_landmarks
+        return vision.FaceLandmarker.create_from_options(options)
     except (RuntimeError, ValueError, OSError) as error:
-        raise FaceError(f"MediaPipe could not run the model {path}: {error}") from error
+        raise FaceError(f"MediaPipe could not load the model {model}: {error}") from error
+
+
+def detect(landmarker: FaceLandmarker, pixels: NDArray[np.uint8]) -> list[Face]:
+    """Runs an open landmarker on one RGB picture (H, W, 3)."""
+    import mediapipe
+
+    image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(pixels))
+    found = landmarker.detect(image).face_landmarks
     return [Face(_to_pixels(points, pixels), backend="mediapipe") for points in found]
 
 
