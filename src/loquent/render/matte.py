@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.face.topology import FACE_OVAL
+from loquent.face.topology import CHIN, FACE_OVAL, FOREHEAD
 
 _WORK_PX = 256  # longer side of the picture on which the cut is searched
 _REFINE_PX = 768  # longer side on which its edge is refined
@@ -47,10 +47,10 @@ def person_alpha(pixels: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> N
     zoom = min(1.0, _WORK_PX / max(height, width))
     small = cv2.resize(pixels, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA) if zoom < 1 else pixels
     seeds = _seeds(small.shape[:2], landmarks[:, :2] * zoom)
-    mask = seeds.copy()
+    mask = _start(cv2.GaussianBlur(small, (0, 0), 1.0), seeds, landmarks[:, :2] * zoom)
     cv2.setRNGSeed(1)  # colour clusters start at random
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(cv2.GaussianBlur(small, (0, 0), 0.6), mask, None, *models, 5, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(cv2.GaussianBlur(small, (0, 0), 0.6), mask, None, *models, 4, cv2.GC_INIT_WITH_MASK)
     person = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
     person = _largest_part(person, seeds == cv2.GC_FGD)
     person = _fill_holes(person)
@@ -76,47 +76,67 @@ def complete_background(pixels: NDArray[np.uint8], alpha: NDArray[np.float32]) -
 
 
 def _seeds(shape: tuple[int, int], points: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """GrabCut's start: surely the face and the neck, surely not the upper corners, the rest by likelihood."""
-    height, width = shape
-    iod = float(np.linalg.norm(points[33] - points[263]))
-    up = points[10] - points[152]
-    face_height = float(np.linalg.norm(up))
-    up = up / face_height
-    across = np.array([-up[1], up[0]])
-    centre = points[list(FACE_OVAL)].mean(0)
-
+    """What is surely person (GC_FGD: face, neck, chest), surely not (GC_BGD: far from the head), or open (GC_PR_BGD)."""
+    lateral, above, iod = _head_coordinates(shape, points)
     mask = np.full(shape, cv2.GC_PR_BGD, np.uint8)
-    head = _polygon(centre + up * 0.25 * iod, across * 1.6 * iod, up * 1.8 * iod)
-    cv2.fillPoly(mask, [head], cv2.GC_PR_FGD)
-    chin = points[152]
-    shoulders = [chin - across * 0.7 * iod, chin + across * 0.7 * iod]
-    shoulders += [chin - up * 0.8 * iod + across * 3.5 * iod, chin - up * 8 * iod + across * 6 * iod]
-    shoulders += [chin - up * 8 * iod - across * 6 * iod, chin - up * 0.8 * iod - across * 3.5 * iod]
-    cv2.fillPoly(mask, [np.round(shoulders).astype(np.int32)], cv2.GC_PR_FGD)
+    far = np.hypot(lateral / 1.75, (above - 0.3) / 2.2) > 1
+    mask[far & (above > -0.3)] = cv2.GC_BGD
 
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    offset = np.stack([x, y], -1) - centre
-    lateral, vertical = offset @ across, offset @ up
-    outside = (np.abs(lateral) > 2.6 * iod) & (vertical > -0.2 * iod)
-    outside |= vertical > 3.1 * iod
-    outside |= (np.hypot(lateral / 2.2, (vertical - 0.3 * iod) / 2.8) > iod) & (vertical > 0.3 * iod)
-    mask[outside] = cv2.GC_BGD
-
-    oval = points[list(FACE_OVAL)]
-    inner = centre + (oval - centre) * 0.93
-    cv2.fillPoly(mask, [np.round(inner).astype(np.int32)], cv2.GC_FGD)
-    neck = [chin - across * 0.35 * iod, chin + across * 0.35 * iod]
-    neck += [chin - up * 0.9 * iod + across * 0.45 * iod, chin - up * 0.9 * iod - across * 0.45 * iod]
-    cv2.fillPoly(mask, [np.round(neck).astype(np.int32)], cv2.GC_FGD)
-    chest = [chin - up * 1.3 * iod - across * 0.9 * iod, chin - up * 1.3 * iod + across * 0.9 * iod]
-    chest += [chin - up * 8 * iod + across * 1.2 * iod, chin - up * 8 * iod - across * 1.2 * iod]
-    cv2.fillPoly(mask, [np.round(chest).astype(np.int32)], cv2.GC_FGD)
+    centre = points[list(FACE_OVAL)].mean(0)
+    inner = centre + (points[list(FACE_OVAL)] - centre) * 0.93
+    cv2.fillPoly(mask, [np.round(inner).astype(np.int32)], (cv2.GC_FGD,))
+    mask[np.hypot(lateral / 0.6, (above - 0.36) / 0.62) < 1] = cv2.GC_FGD
+    below = -above - np.linalg.norm(points[CHIN] - centre) / iod  # the chin's level is 0
+    neck = (below > 0) & (below < 1.0) & (np.abs(lateral) < 0.35)
+    chest = (below >= 0.6) & (np.abs(lateral) < np.clip(0.4 + 1.2 * (below - 0.6), 0, 1.4))
+    mask[neck | chest] = cv2.GC_FGD
     return mask
 
 
-def _polygon(centre: NDArray, across: NDArray, up: NDArray) -> NDArray[np.int32]:
-    angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)[:, None]
-    return np.round(centre + np.cos(angle) * across + np.sin(angle) * up).astype(np.int32)
+def _head_coordinates(shape: tuple[int, int], points: NDArray[np.float32]) -> tuple[NDArray, NDArray, float]:
+    """Each pixel's distance sideways from and upwards of the face's centre, in interocular distances, and that."""
+    iod = float(np.linalg.norm(points[33] - points[263]))
+    up = points[FOREHEAD] - points[CHIN]
+    up = up / np.linalg.norm(up)
+    centre = points[list(FACE_OVAL)].mean(0)
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    x, y = x - centre[0], y - centre[1]
+    return (-x * up[1] + y * up[0]) / iod, (x * up[0] + y * up[1]) / iod, iod
+
+
+def _start(picture: NDArray[np.uint8], seeds: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """GrabCut's start: a plain background is sure, also where its light changes; an oval round the head and all below it are likely person."""
+    lateral, above, _ = _head_coordinates(seeds.shape, points)
+    plain = _plain_background(picture, seeds)
+    head = np.hypot(lateral / 1.6, (above - 0.25) / 1.8) < 1
+    slope = 0.0 if plain.mean() > 0.1 else 0.35  # with a plain background, what it does not reach is clothes
+    body = above < -1.0 - slope * np.minimum(np.abs(lateral), 1.5)
+    mask = np.where(head | body, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    hair = np.hypot(lateral / 1.0, (above - 0.3) / 1.3) < 1  # the flood may have run into it: not sure there
+    mask[plain > 0] = np.where(hair, cv2.GC_PR_BGD, cv2.GC_BGD)[plain > 0]
+    mask[seeds != cv2.GC_PR_BGD] = seeds[seeds != cv2.GC_PR_BGD]
+    return mask
+
+
+def _plain_background(picture: NDArray[np.uint8], seeds: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """1 on what is reached from the sure background without a step in colour, (H, W).
+
+    The step allowed is the largest at which the flood stays out of the sure person.
+    """
+    sure_person = seeds == cv2.GC_FGD
+    starts = np.argwhere(seeds == cv2.GC_BGD)
+    starts = starts[:: max(1, len(starts) // 60)]
+    for step in (5, 4, 3, 2, 1):
+        filled = np.zeros((seeds.shape[0] + 2, seeds.shape[1] + 2), np.uint8)
+        for y, x in starts:
+            if not filled[y + 1, x + 1]:
+                cv2.floodFill(
+                    picture, filled, (int(x), int(y)), (0,), (step,) * 3, (step,) * 3, 4 | cv2.FLOODFILL_MASK_ONLY
+                )
+        filled = filled[1:-1, 1:-1]
+        if filled[sure_person].mean() < 0.002:
+            return cv2.erode(filled, np.ones((3, 3), np.uint8), borderValue=1)
+    return np.zeros(seeds.shape, np.uint8)
 
 
 def _largest_part(person: NDArray[np.uint8], sure: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from loquent.render.eyes import EYES, Eye
 from loquent.render.head import HeadModel, PointField, Pose, lattice_field
 from loquent.render.lips import INNER_LIPS, Lips
 from loquent.render.matte import split_layers
+from loquent.render.mouth import MouthInterior
 from loquent.render.warp import Lattice, invert, smoothstep
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class MeshRenderer:
         self._head = HeadModel(self._landmarks)
         self._prepare_person()
         self._lips = Lips(self._pixels, self._head)
+        self._mouth = MouthInterior(self._pixels, self.shape, self._lips.rest_contour_px)
         self._eyes = [Eye(self._pixels, self._head, points) for points in EYES]
 
     @property
@@ -131,7 +133,15 @@ class MeshRenderer:
         left, top, right, bottom = lips.box_px
         if right - left < 4 or bottom - top < 4:
             return
-        inside = np.full((bottom - top, right - left, 3), (45, 20, 18), np.float32) if lips.opening.gap_px > 0 else None
+        inside = None
+        if lips.opening.gap_px > 0:
+            inside = self._mouth.draw(
+                motion.expression[frame],
+                motion.rotation[frame],
+                motion.translation[frame],
+                lips.contour_px,
+                lips.box_px,
+            )
         picture[top:bottom, left:right] = self._lips.compose(lips, inside)
 
 
