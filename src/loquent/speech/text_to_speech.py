@@ -6,15 +6,15 @@ import ctypes
 import importlib.util
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
 from loquent.errors import MissingExtraError, SpeechError
-from loquent.types import SPEECH_RATE_HZ, Speech
+from loquent.media.audio import read_audio
+from loquent.types import Speech
 
 _SYNCHRONOUS = 2
 _OPTIONS = 0x1 | 0x2 | 0x8000  # phoneme events, named in IPA, never exit the process
@@ -150,8 +150,7 @@ def speak(text: str, voice: str = "en-us", rate_wpm: int = 165, pitch: int = 50)
     if not text.strip():
         raise SpeechError("the text to speak is empty; give it at least one word")
     spoken = Espeak.shared().say(text, voice, rate_wpm, pitch)
-    samples = soxr.resample(spoken.samples.astype(np.float32) / 32768, spoken.rate_hz, SPEECH_RATE_HZ)
-    return Speech(samples=samples.astype(np.float32), name="text")
+    return replace(read_audio((spoken.samples, spoken.rate_hz)), name="text")
 
 
 def _load_library() -> tuple[ctypes.CDLL, Path | None]:
