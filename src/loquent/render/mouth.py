@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,7 @@ class MouthInterior:
         shape: FaceShape,
         inner_lips_px: NDArray,
         *,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         """Prepares one photo.
 
@@ -84,10 +85,10 @@ class MouthInterior:
             pixels: the photo, RGB (H, W, 3).
             shape: the face in it.
             inner_lips_px: (N, 2) ring of the inner lip border in the photo.
-            seed: chooses the person's teeth where the photo does not show them.
+            seed: chooses the person's teeth where the photo does not show them; None takes it from the face's shape.
         """
         look = mouth_photo.measure(pixels, shape.landmarks(shape.rest_expression[None])[0])
-        teeth = geometry.Dentition.varied(seed)
+        teeth = geometry.Dentition.varied(zlib.crc32(shape.neutral.round(3).tobytes()) if seed is None else seed)
         skull = _Skull.of(shape)
         photo = skull.at_rest()
         home, size = _sprite_view(photo, np.array([0.0, -5.0, 5.0]))
@@ -124,7 +125,6 @@ class MouthInterior:
         translation: NDArray,
         inner_lips_px: NDArray,
         roi: tuple[int, int, int, int],
-        scale: float = 1.0,
     ) -> NDArray[np.uint8]:
         """The mouth's inside in one frame, as if the lips were not there; the caller lays the lips over it.
 
@@ -132,9 +132,8 @@ class MouthInterior:
             expression: (52,) absolute ARKit weights.
             rotation: (3,) pitch, yaw, roll in radians, relative to the photo.
             translation: (3,) in interocular distances, relative to the photo.
-            inner_lips_px: (N, 2) ring of the inner lip border as it is in this frame, in output pixels.
-            roi: x0, y0, x1, y1 of the wanted patch in output pixels.
-            scale: output pixels per photo pixel.
+            inner_lips_px: (N, 2) ring of the inner lip border as it is in this frame.
+            roi: x0, y0, x1, y1 of the wanted patch.
 
         Returns:
             RGB, (y1 - y0, x1 - x0, 3).
@@ -144,7 +143,7 @@ class MouthInterior:
         corner = np.array([x0, y0], np.float64)
         skull = self._skull.view(np.asarray(rotation, np.float64), np.asarray(translation, np.float64))
         jaw = self._skull.jaw_view(skull, expression)
-        mm = skull.px_per_mm * scale
+        mm = skull.px_per_mm
         ring = inner_lips_px - corner
         opening = mouth_photo.polygon_mask(ring, width, height)
         near = front_light(ring, (width, height), mm)
@@ -157,7 +156,7 @@ class MouthInterior:
             (self._lower, jaw, 0.9 * near),
             (self._upper, skull, near),
         ):
-            drawn = layer.warp(view.in_pixels(scale, corner), width, height)
+            drawn = layer.warp(view.in_pixels(1.0, corner), width, height)
             picture = picture * (1 - drawn[..., 3:]) + drawn[..., :3] * light[..., None]
         return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
 
