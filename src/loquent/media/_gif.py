@@ -37,7 +37,7 @@ class GifSink:
         self._waiting: list[av.VideoFrame] = []  # for the palette
         self._palette: _Palette | None = None
         self._num_frames = 0
-        self._last_tick = -MIN_TICKS
+        self._last_tick = -1
         final_delay = max(MIN_TICKS, round(1 / self._fps / TICK_S))
         self._container = av.open(f"file:{path}", "w", format="gif", options={"final_delay": str(final_delay)})
         self._stream = self._container.add_stream("gif", rate=1 / TICK_S)
@@ -48,9 +48,12 @@ class GifSink:
         return np.array(pixels, order="C")
 
     def add(self, prepared: NDArray[np.uint8]) -> None:
-        tick = round(self._num_frames / self._fps / TICK_S)
+        time_s = self._num_frames / self._fps
         self._num_frames += 1
-        if tick - self._last_tick < MIN_TICKS:
+        tick = round(time_s / TICK_S)
+        if self._fps > limits.MAX_GIF_FPS:
+            tick = MIN_TICKS * int(time_s * limits.MAX_GIF_FPS)
+        if tick == self._last_tick:
             return
         self._last_tick = tick
         frame = av.VideoFrame.from_numpy_buffer(prepared, format="rgb24")

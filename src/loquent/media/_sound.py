@@ -125,10 +125,13 @@ class SoundReader:
             yield samples
 
     def packets(self) -> Iterator[Packet]:
-        """Starts again and yields the packets as they are in the file, also those that do not decode."""
+        """Yields all packets as they are in the file, also those that do not decode. Instead of `blocks`."""
         assert self._container is not None
-        self._container.seek(0)
-        for packet in self._container.demux(self.stream):
+        index = self.stream.index
+        self._container.close()  # opened anew, since seeking to 0 would pass over what lies before it, as AAC needs
+        self._file.seek(0)
+        self._container = av.open(self._file, "r", options=OPEN_OPTIONS, buffer_size=BUFFER_BYTES)
+        for packet in self._container.demux(self._container.streams[index]):
             if packet.dts is not None:
                 yield packet
 
