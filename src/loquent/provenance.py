@@ -142,9 +142,10 @@ def _gif_comment(path: Path) -> str:
 
 def _container_tags(path: Path) -> dict[str, str]:
     import av
+    import av.error
 
     try:
         with av.open(f"file:{path}") as container:
             return {key.lower(): value for key, value in container.metadata.items()}
-    except (av.FFmpegError, OSError) as error:
+    except (av.error.FFmpegError, OSError) as error:
         raise VideoError(f"{path}: cannot be read as a video ({error.strerror})") from error
