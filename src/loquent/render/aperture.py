@@ -62,8 +62,11 @@ class Opening:
     lower: NDArray[np.float32]  # (U,), v of the lower edge, never above the upper edge
 
     @staticmethod
-    def of(upper_px: NDArray, lower_px: NDArray) -> Opening:
-        """From the edges (S, 2) each, left corner to right corner; where they cross, they meet half-way."""
+    def of(upper_px: NDArray, lower_px: NDArray, slack_px: float = 0.0) -> Opening:
+        """From the edges (S, 2) each, left corner to right corner; where they cross, they meet half-way.
+
+        A gap well below `slack_px` closes, a larger one stays as it is.
+        """
         left, right = (upper_px[0] + lower_px[0]) / 2, (upper_px[-1] + lower_px[-1]) / 2
         frame = EdgeFrame.of(left, right)
         u = np.linspace(0, frame.length_px, max(int(frame.length_px * 2), 8), dtype=np.float32)
@@ -73,6 +76,11 @@ class Opening:
             along = np.maximum.accumulate(along)
             taper = np.interp(u, (0, 0.04 * frame.length_px, 0.96 * frame.length_px, frame.length_px), (0, 1, 1, 0))
             edges.append(np.interp(u, along, height).astype(np.float32) * taper.astype(np.float32))
+        gap = edges[1] - edges[0]
+        if slack_px > 0:
+            closing = np.minimum(slack_px * np.exp(-((np.maximum(gap, 0) / (2 * slack_px)) ** 2)), np.maximum(gap, 0))
+            edges[0] = edges[0] + closing * np.float32(0.8)
+            edges[1] = edges[1] - closing * np.float32(0.2)
         middle = (edges[0] + edges[1]) / 2
         crossed = edges[0] > edges[1]
         return Opening(frame, u, np.where(crossed, middle, edges[0]), np.where(crossed, middle, edges[1]))

@@ -18,7 +18,7 @@ from loquent.face.topology import (
     RIGHT_EYE_UPPER,
     RIGHT_IRIS,
 )
-from loquent.render.aperture import EdgeFrame, Opening, dense_edge
+from loquent.render.aperture import Opening, dense_edge
 from loquent.render.head import HeadModel, PointField, Pose
 from loquent.render.warp import Lattice, invert, smoothstep
 
@@ -117,8 +117,17 @@ class Eye:
         )  # fmt: skip
         self.patch_box = box
         self.patch = np.ascontiguousarray(pixels[box[1] : box[3], box[0] : box[2]])
-        self._skins = [self._continue_lid(index) for index in (0, 1)]
+        share = np.round(255 * self._share()).astype(np.uint8)
+        self._skins = [np.dstack([self._continue_lid(index), share]) for index in (0, 1)]
         self._eyeball = self._continue_eyeball()
+
+    def _share(self) -> NDArray[np.float32]:
+        """How much of each pixel of the patch the lids replace: 1 near the eye, 0 where they no longer move."""
+        u, v = self._frame.grid(self.patch_box)
+        edge = self.rest.heights(u)
+        above, below = (edge[..., 0] - v) / self._falls[0], (v - edge[..., 1]) / self._falls[1]
+        beyond = np.maximum(-u, u - self._width) / (0.3 * self._width)
+        return 1 - smoothstep((np.maximum(np.maximum(above, below), beyond) - 0.7) / 0.3)
 
     def _continue_lid(self, index: int) -> NDArray[np.uint8]:
         """The photo with a lid's border continued over the eyeball."""
@@ -139,20 +148,18 @@ class Eye:
         seen = (v > edge[..., 0] + inset) & (v < edge[..., 1] - inset) & (u > 0) & (u < self._width)
         left, top, right, bottom = self.patch_box
         x, y = np.meshgrid(np.arange(left, right), np.arange(top, bottom))
-        offset = np.stack([x, y], -1) - self._iris_centre
-        disc = np.hypot(offset[..., 0], offset[..., 1]) < 1.12 * self._iris_radius
+        radius = np.hypot(x - self._iris_centre[0], y - self._iris_centre[1]) / self._iris_radius
+        iris = radius < 1.1
+        if (seen & iris).sum() < 8 or (seen & ~iris).sum() < 8:
+            return self.patch.copy()
+        painted = _painted_iris(self.patch, radius, seen)
         picture = self.patch.copy()
-        mirrored = np.stack([x, 2 * self._iris_centre[1] - y], -1).astype(np.float32) - np.float32((left, top))
-        mirror = cv2.remap(self.patch, mirrored, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        mirror_seen = cv2.remap(seen.astype(np.uint8), mirrored, None, cv2.INTER_NEAREST) > 0
-        take = disc & ~seen & mirror_seen
-        picture[take] = mirror[take]
-        white = seen & ~disc
-        known = white | (disc & (seen | take))
-        if not white.any():
-            return picture
-        hole = (~known).astype(np.uint8)
-        return cv2.inpaint(picture, hole, 2, cv2.INPAINT_TELEA)
+        hidden = iris & ~seen
+        picture[hidden] = painted[hidden]
+        picture = cv2.inpaint(picture, (~iris & ~seen).astype(np.uint8), 2, cv2.INPAINT_TELEA)
+        soft = cv2.GaussianBlur(picture, (0, 0), 0.02 * self._unit)
+        kept = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), 0.008 * self._unit)[..., None]
+        return np.round(soft + (picture.astype(np.float32) - soft) * np.where(seen[..., None], 1, kept)).astype(np.uint8)
 
     def spread(self, landmark_shift: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Expression displacements of all points of the eye for a batch of frames; goes into `draw`."""
@@ -173,7 +180,7 @@ class Eye:
         targets = Lattice.over((box[0], box[1], box[2] - 1, box[3] - 1), max(1.0, self._unit / 48))
         points = targets.points()
         offset = np.float32(self.patch_box[:2])
-        masks = Opening.of(*edges).masks(box)
+        masks = Opening.of(*edges, slack_px=0.02 * self._unit).masks(box)
         layers = []
         for texture, shift in zip(self._skins, shifts[:2], strict=True):
             source = invert(shift.reshape(shape), self.lattice, points, iterations=6) - offset
@@ -182,9 +189,12 @@ class Eye:
         source = invert(ball, self.lattice, points, iterations=2)
         source -= self._iris_shift(source, spread[5][frame, 0, :2]) + offset
         eyeball = self._resample(self._eyeball, targets.pixel_map(source, box))
-        gap = 1 - masks.upper - masks.lower
-        mixed = layers[0] * masks.upper[..., None] + layers[1] * masks.lower[..., None] + eyeball * gap[..., None]
-        picture[box[1] : box[3], box[0] : box[2]] = np.round(mixed).astype(np.uint8)
+        gap = (1 - masks.upper - masks.lower)[..., None]
+        mixed = layers[0] * masks.upper[..., None] + layers[1] * masks.lower[..., None]
+        mixed[..., :3] += eyeball * gap
+        share = (mixed[..., 3:] + 255 * gap) * np.float32(1 / 255)
+        below = picture[box[1] : box[3], box[0] : box[2]]
+        picture[box[1] : box[3], box[0] : box[2]] = np.round(below + (mixed[..., :3] - below) * share).astype(np.uint8)
 
     def _resample(self, texture: NDArray[np.uint8], where: NDArray[np.float32]) -> NDArray[np.uint8]:
         return cv2.remap(texture, where, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
@@ -194,6 +204,19 @@ class Eye:
         offset = points - (self._iris_centre + shift)
         radius = np.hypot(offset[..., 0], offset[..., 1]) / self._iris_radius
         return (1 - smoothstep((radius - 1.1) / 1.2))[..., None] * shift
+
+
+def _painted_iris(patch: NDArray[np.uint8], radius: NDArray, seen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """A plain iris in the colours of the seen one, (h, w, 3); `radius` is the distance from its centre, 1 at the rim."""
+    ring = patch[seen & (radius > 0.45) & (radius < 0.9)]
+    centre = patch[seen & (radius < 0.45)]
+    seen_iris = patch[seen & (radius < 1)]
+    iris = np.median(ring if len(ring) >= 8 else seen_iris, axis=0)
+    pupil = np.minimum(np.quantile(centre if len(centre) >= 8 else seen_iris, 0.15, axis=0), 0.4 * iris)
+    white = np.median(patch[seen & (radius > 1.1)], axis=0)
+    stops = np.array([pupil, pupil, iris, iris, 0.65 * iris, white])
+    at = (0, 0.36, 0.5, 0.8, 0.98, 1.15)
+    return np.stack([np.interp(radius, at, stops[:, channel]) for channel in range(3)], -1)
 
 
 def _outline(corners: NDArray) -> NDArray:

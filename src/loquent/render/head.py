@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +30,7 @@ from loquent.render.warp import Lattice, SmoothInterpolator, smoothstep
 
 _BROWS = {*RIGHT_BROW_UPPER, *RIGHT_BROW_LOWER, *LEFT_BROW_UPPER, *LEFT_BROW_LOWER}
 _SHOULDER_FOLLOW = 0.16  # how far the shoulders go along with the head
+_STEEPEST = 1.3  # change of depth over a distance
 _REACH = 1.4  # of one landmark, in interocular distances
 
 
@@ -77,7 +79,7 @@ class HeadModel:
         self._up = (up / np.linalg.norm(up)).astype(np.float32)
         self._across = np.array([-self._up[1], self._up[0]], np.float32)
         self.eye_points = np.flatnonzero(self._near_eyes())
-        self._depth = self._depth_interpolator()
+        self._depth = self._depth_lattice()
 
     def _near_eyes(self) -> NDArray[np.bool_]:
         """Landmarks of lids and irises, whose movement belongs to the eyes' own layers: (478,)."""
@@ -93,18 +95,32 @@ class HeadModel:
         near[[*LEFT_IRIS, *RIGHT_IRIS]] = True
         return near
 
-    def _depth_interpolator(self) -> tuple[SmoothInterpolator, NDArray[np.float64], float]:
-        """Smooth depth: the landmarks' own on the face, that of the ears round it."""
+    def _depth_lattice(self) -> tuple[Lattice, NDArray[np.float32]]:
+        """Depth on a lattice: the landmarks' own on the face, that of the ears round it, nowhere too steep to turn.
+
+        A slope s folds the picture over itself at a turn of atan(1 / s); near points spread until no slope is larger.
+        """
+        unit = self.interocular_px
         mesh = self.landmarks[:NUM_MESH_LANDMARKS].astype(np.float64)
-        far = float(np.quantile(mesh[list(FACE_OVAL), 2], 0.6)) + 0.15 * self.interocular_px
-        interpolator = SmoothInterpolator(mesh[:, :2], 1.6 * self.interocular_px, smoothing=0.02)
-        return interpolator, mesh[:, 2] - far, far
+        far = float(np.quantile(mesh[list(FACE_OVAL), 2], 0.6)) + 0.15 * unit
+        low, high = mesh[:, :2].min(0) - 1.5 * unit, mesh[:, :2].max(0) + 1.5 * unit
+        lattice = Lattice.over((*low, *high), unit / 14)
+        grid = lattice.points()
+        interpolator = SmoothInterpolator(mesh[:, :2], 1.6 * unit, smoothing=0.02)
+        relative = interpolator.matrix(grid.reshape(-1, 2)) @ (mesh[:, 2] - far)
+        depth = np.minimum(relative, 0.0).reshape(grid.shape[:2]).astype(np.float32)
+        rise = np.float32(_STEEPEST * lattice.step_px)
+        for _ in range(30):
+            depth[1:] = np.minimum(depth[1:], depth[:-1] + rise)
+            depth[:-1] = np.minimum(depth[:-1], depth[1:] + rise)
+            depth[:, 1:] = np.minimum(depth[:, 1:], depth[:, :-1] + rise)
+            depth[:, :-1] = np.minimum(depth[:, :-1], depth[:, 1:] + rise)
+        return lattice, cv2.GaussianBlur(depth, (0, 0), 0.8) + np.float32(far)
 
     def depth(self, points: NDArray) -> NDArray[np.float32]:
         """(N,) softened depth at photo points (N, 2)."""
-        interpolator, relative, far = self._depth
-        nearest = self.landmarks[:, 2].min() - far
-        return (np.clip(interpolator.matrix(points) @ relative, nearest, 0.1 * abs(nearest)) + far).astype(np.float32)
+        lattice, depth = self._depth
+        return lattice.sample(depth, np.asarray(points, np.float32)[None])[0]
 
     def follow(self, points: NDArray) -> NDArray[np.float32]:
         """(N,): how far points of the person go along with the head: 1 on the head, little on the shoulders."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from loquent.face.topology import LIPS_INNER_LOWER, LIPS_INNER_UPPER, LIPS_OUTER_LOWER, LIPS_OUTER_UPPER
 from loquent.motion.face_model import LIP_RING2_LOWER, LIP_RING2_UPPER, LIP_RING3_LOWER, LIP_RING3_UPPER
-from loquent.render.aperture import EdgeFrame, Opening, dense_edge
+from loquent.render.aperture import Opening, dense_edge
 from loquent.render.head import HeadModel, PointField, Pose
 from loquent.render.warp import Lattice, invert, smoothstep
 
@@ -56,14 +56,15 @@ class Lips:
     def _prepare_fields(self, head: HeadModel, upper: NDArray, lower: NDArray) -> None:
         unit, frame = self._unit, self._frame
         lips = frame.to_uv(head.landmarks[sorted(UPPER_LIP | LOWER_LIP), :2])
-        middle = frame.to_xy(np.array([frame.length_px / 2, (lips[:, 1].min() + lips[:, 1].max()) / 2]))
+        self._middle = frame.to_xy(np.array([frame.length_px / 2, (lips[:, 1].min() + lips[:, 1].max()) / 2]))
         inner = np.array([frame.length_px / 2 + 0.12 * unit, np.ptp(lips[:, 1]) / 2 + 0.06 * unit])
         outer = inner + np.array([0.25, 0.28]) * unit
         radius = np.hypot(outer[0] * frame.across, outer[1] * frame.down)
-        self.source_box = (*(middle - radius), *(middle + radius))
+        self._radii = outer
+        self.source_box = (*(self._middle - radius), *(self._middle + radius))
         self.lattice = Lattice.over(self.source_box, max(1.0, unit / 36))
         grid = self.lattice.points().reshape(-1, 2)
-        ellipse = np.abs(frame.to_uv(grid) - frame.to_uv(middle))
+        ellipse = np.abs(frame.to_uv(grid) - frame.to_uv(self._middle))
         inside, outside = np.hypot(*(ellipse / inner).T), np.hypot(*(ellipse / outer).T)
         near = 1 - smoothstep(_ring(inside, outside))
 
@@ -94,6 +95,9 @@ class Lips:
         u, v = self._frame.grid(box)
         edge = self.rest.heights(u)
         between = (u > 0) & (u < self._frame.length_px)
+        middle = self._frame.to_uv(self._middle)
+        reach = np.hypot((u - middle[0]) / self._radii[0], (v - middle[1]) / self._radii[1])
+        share = np.round(255 * (1 - smoothstep((reach - 0.85) / 0.15))).astype(np.uint8)
         self._textures = []
         for index, sign in ((0, 1.0), (1, -1.0)):
             line = edge[..., index] - sign * erosion
@@ -101,8 +105,10 @@ class Lips:
             folded = line - sign * np.minimum(np.abs(beyond), 0.05 * self._unit)
             source_v = np.where((beyond > 0) & between, folded, v)
             source = self._frame.to_xy(np.stack([u, source_v], -1)) - np.float32(box[:2])
-            self._textures.append(cv2.remap(self.patch, source.astype(np.float32), None, cv2.INTER_CUBIC,
-                                            borderMode=cv2.BORDER_REPLICATE))  # fmt: skip
+            skin = cv2.remap(
+                self.patch, source.astype(np.float32), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+            )
+            self._textures.append(np.dstack([skin, share]))
 
     def spread(self, landmark_shift: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Expression displacements of all points of the mouth for a batch of frames; goes into `place`."""
@@ -125,7 +131,7 @@ class Lips:
         return LipFrame(box, opening, contour, shifts[0].reshape(shape), shifts[1].reshape(shape))
 
     def skin(self, lips: LipFrame) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The upper and the lower layer of skin over the frame's box: two RGB pictures (h, w, 3)."""
+        """The upper and the lower layer of skin over the frame's box, with the share that replaces what is below: RGBA."""
         left, top, right, bottom = lips.box_px
         targets = Lattice.over((left, top, right - 1, bottom - 1), max(1.0, self._unit / 36))
         points = targets.points()
@@ -137,19 +143,23 @@ class Lips:
             layers.append(cv2.remap(texture, where, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
         return layers[0], layers[1]
 
-    def compose(self, lips: LipFrame, inside: NDArray | None) -> NDArray[np.uint8]:
-        """Lays both layers over the mouth's inside (h, w, 3), or closes them where it is None: RGB (h, w, 3)."""
+    def compose(self, picture: NDArray[np.uint8], lips: LipFrame, inside: NDArray | None) -> None:
+        """Lays both layers over the mouth's inside (h, w, 3), or closes them where it is None, into a picture."""
+        left, top, right, bottom = lips.box_px
         upper, lower = self.skin(lips)
         masks = lips.opening.masks(lips.box_px)
+        gap = 1 - masks.upper - masks.lower
         if inside is None:
-            share = masks.lower + (1 - masks.upper - masks.lower) / 2
-            picture = upper + (lower.astype(np.float32) - upper) * share[..., None]
+            mixed = upper + (lower.astype(np.float32) - upper) * (masks.lower + gap / 2)[..., None]
         else:
-            gap = 1 - masks.upper - masks.lower
-            picture = upper * masks.upper[..., None] + lower * masks.lower[..., None] + inside * gap[..., None]
+            mixed = upper * masks.upper[..., None] + lower * masks.lower[..., None]
+            mixed[..., :3] += inside * gap[..., None]
+            mixed[..., 3] += 255 * gap
         if not self.closed_at_rest:
-            picture *= self._line_shade(lips, masks)[..., None]
-        return np.round(picture).astype(np.uint8)
+            mixed[..., :3] *= self._line_shade(lips, masks)[..., None]
+        below = picture[top:bottom, left:right]
+        share = mixed[..., 3:] * np.float32(1 / 255)
+        picture[top:bottom, left:right] = np.round(below + (mixed[..., :3] - below) * share).astype(np.uint8)
 
     def _line_shade(self, lips: LipFrame, masks) -> NDArray[np.float32]:
         """Darkening of the line where lips meet that are apart in the photo, (h, w)."""

@@ -34,7 +34,8 @@ def split_layers(pixels: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> L
     if alpha is None:
         opaque = np.full(pixels.shape[:2], 255, np.uint8)
         return Layers(np.dstack([pixels, opaque]), pixels.copy(), reliable=False)
-    background = complete_background(pixels, alpha)
+    background, strands = complete_background(pixels, alpha)
+    alpha = np.maximum(alpha, strands)
     dark = 1 - ((pixels + 0.5) / np.maximum(background, 0.5)).min(-1)  # so dark that less alpha cannot explain it
     alpha8 = np.ceil(np.maximum(alpha, dark) * 255).clip(0, 255).astype(np.uint8)
     behind = cv2.multiply(background, cv2.merge([255 - alpha8] * 3), scale=1 / 255)
@@ -59,20 +60,29 @@ def person_alpha(pixels: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> N
     return _refine_edge(pixels, person.astype(np.float32))
 
 
-def complete_background(pixels: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The picture with the person painted over from around them, by a pyramid of known pixels."""
-    margin = max(3, round(max(pixels.shape[:2]) / 100))
-    known = (alpha < 0.004).astype(np.uint8)
-    known = cv2.erode(known, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1,) * 2), borderValue=1)
+def complete_background(
+    pixels: NDArray[np.uint8], alpha: NDArray[np.float32]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The picture with the person painted over from around them, by a pyramid of known pixels.
+
+    Returns:
+        The background (H, W, 3), and what beside the person differs from it, such as single hairs, (H, W) in 0..1.
+    """
+    margin = max(3, round(max(pixels.shape[:2]) / 60))
+    touched = (alpha >= 0.004).astype(np.uint8)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1,) * 2)
+    known = 1 - cv2.dilate(touched, kernel)
     if not known.any():
-        return pixels.copy()
-    filled = _push_pull(pixels.astype(np.float32), known.astype(np.float32))
-    filled += _grain(pixels, known)
-    soft = cv2.GaussianBlur(known.astype(np.float32), (0, 0), margin / 3)
-    soft = np.where(known > 0, np.maximum(soft * 2 - 1, 0), 0)[..., None]
-    clear = (alpha < 0.004).astype(np.float32)[..., None]  # there the photo itself is the background
-    blended = np.clip(filled + (pixels - filled) * soft, 0, 255)
-    return np.where(clear > 0, pixels, np.round(blended)).astype(np.uint8)
+        return pixels.copy(), np.zeros_like(alpha)
+    smooth = _push_pull(pixels.astype(np.float32), known.astype(np.float32))
+    grain, strength = _grain(pixels, known)
+    filled = np.clip(smooth + grain * (1 - known[..., None]), 0, 255)
+    difference = np.abs(cv2.GaussianBlur(pixels, (0, 0), 0.6).astype(np.float32) - smooth).max(-1)
+    away = cv2.distanceTransform(1 - touched, cv2.DIST_L2, 3)
+    beside = np.clip(1.5 * (1 - away / margin), 0, 1)
+    strands = np.clip((difference - 3 * strength - 8) / 30, 0, 1) * beside
+    shown = (alpha < 0.004) & (strands < 0.004)  # there the photo itself is the background
+    return np.where(shown[..., None], pixels, np.round(filled)).astype(np.uint8), strands.astype(np.float32)
 
 
 def _seeds(shape: tuple[int, int], points: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -218,11 +228,11 @@ def _push_pull(values: NDArray[np.float32], weight: NDArray[np.float32]) -> NDAr
     return np.where(weight[..., None] > 0, values, fill).astype(np.float32)
 
 
-def _grain(pixels: NDArray[np.uint8], known: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Noise as strong as the fine grain of the known background, (H, W, 1)."""
+def _grain(pixels: NDArray[np.uint8], known: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
+    """Noise as strong as the fine grain of the known background, (H, W, 1), and its standard deviation."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
     fine = np.abs(grey - cv2.GaussianBlur(grey, (0, 0), 1.5))[known > 0]
-    strength = min(1.4826 * float(np.median(fine)), 6.0) if fine.size else 0.0
+    strength = min(1.4826 * float(np.median(fine)), 6.0)
     noise = np.random.default_rng(1).standard_normal(grey.shape).astype(np.float32)
     noise = cv2.GaussianBlur(noise, (0, 0), 0.7)
-    return (noise / max(float(noise.std()), 1e-6) * strength)[..., None]
+    return (noise / float(noise.std()) * strength)[..., None], strength

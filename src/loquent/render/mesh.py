@@ -19,6 +19,7 @@ from loquent.render.head import HeadModel, PointField, Pose, lattice_field
 from loquent.render.lips import INNER_LIPS, Lips
 from loquent.render.matte import split_layers
 from loquent.render.mouth import MouthInterior
+from loquent.render.mouth import MouthInterior
 from loquent.render.warp import Lattice, invert, smoothstep
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class MeshRenderer:
         self._prepare_person()
         self._lips = Lips(self._pixels, self._head)
         self._mouth = MouthInterior(self._pixels, self.shape, self._lips.rest_contour_px)
+        self._mouth = MouthInterior(self._pixels, self.shape, self._lips.rest_contour_px)
         self._eyes = [Eye(self._pixels, self._head, points) for points in EYES]
 
     @property
@@ -67,7 +69,9 @@ class MeshRenderer:
         rows, columns = slice(box[1], box[3]), slice(box[0], box[2])
         inside = self._landmarks - np.float32((box[0], box[1], 0))
         layers = split_layers(np.ascontiguousarray(self._pixels[rows, columns]), inside)
-        self._person, self._background = layers.person, layers.background
+        self._background = layers.background
+        self._margin = round(0.6 * self._head.interocular_px)
+        self._person = _pad_person(layers.person, self._margin, self._head.interocular_px)
         step = max(1.0, self._head.interocular_px / 24)
         self._lattice = Lattice.over((box[0], box[1], box[2] - 1, box[3] - 1), step)
         field = lattice_field(self._head, self._lattice, set(self._head.eye_points.tolist()) | INNER_LIPS)
@@ -116,7 +120,8 @@ class MeshRenderer:
     def _draw_person(self, shift: NDArray[np.float32], pose: Pose) -> NDArray[np.uint8]:
         lattice, box = self._lattice, self._box
         displacement = self._field.displacement(shift, pose).reshape(lattice.num_rows, lattice.num_columns, 2)
-        source = invert(displacement, lattice, lattice.points()) - np.float32(box[:2])
+        corner = np.float32((box[0] - self._margin, box[1] - self._margin))
+        source = invert(displacement, lattice, lattice.points()) - corner
         where = lattice.pixel_map(source, box)
         moved = cv2.remap(self._person, where, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
         rest = cv2.merge([255 - moved[..., 3]] * 3)
@@ -142,7 +147,17 @@ class MeshRenderer:
                 lips.contour_px,
                 lips.box_px,
             )
-        picture[top:bottom, left:right] = self._lips.compose(lips, inside)
+        self._lips.compose(picture, lips, inside)
+
+
+def _pad_person(person: NDArray[np.uint8], margin: int, interocular_px: float) -> NDArray[np.uint8]:
+    """The person continued beyond the picture by reflection, and above it by a fringe of what is cut off."""
+    padded = cv2.copyMakeBorder(person, 0, margin, margin, margin, cv2.BORDER_REFLECT_101)
+    padded = cv2.copyMakeBorder(padded, margin, 0, 0, 0, cv2.BORDER_REPLICATE)
+    height = np.arange(margin, 0, -1, dtype=np.float32) / (0.12 * interocular_px)
+    fade = (1 - smoothstep(height))[:, None, None]
+    padded[:margin] = np.round(padded[:margin] * fade).astype(np.uint8)
+    return padded
 
 
 def _scaled(
@@ -156,6 +171,7 @@ def _scaled(
         method = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LANCZOS4
         pixels = cv2.resize(pixels, new, interpolation=method)
         scale = np.array([new[0] / width, new[1] / height, zoom])
-        landmarks = (landmarks + (0.5, 0.5, 0)) * scale - (0.5, 0.5, 0)
+        half = np.array([0.5, 0.5, 0])  # pixel centres are at integers
+        landmarks = (landmarks + half) * scale - half
     height, width = pixels.shape[:2]
     return np.ascontiguousarray(pixels[: height // 2 * 2, : width // 2 * 2]), landmarks.astype(np.float32)
