@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import heapq
+import itertools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,7 +239,7 @@ def mirror_map(points: NDArray) -> NDArray:
     mirror = np.full(len(points), -1)
     rings = (topology.LIPS_INNER_UPPER, topology.LIPS_INNER_LOWER, topology.LIPS_OUTER_UPPER, topology.LIPS_OUTER_LOWER,
              LIP_RING2_UPPER, LIP_RING2_LOWER, LIP_RING3_UPPER, LIP_RING3_LOWER)  # fmt: skip
-    pairs = [(ring, ring[::-1]) for ring in rings]
+    pairs: list[tuple[tuple[int, ...], tuple[int, ...]]] = [(ring, ring[::-1]) for ring in rings]
     pairs.append((topology.RIGHT_EYE_UPPER, topology.LEFT_EYE_UPPER[::-1]))
     pairs.append((topology.RIGHT_EYE_LOWER, topology.LEFT_EYE_LOWER[::-1]))
     pairs.append((topology.RIGHT_IRIS, tuple(topology.LEFT_IRIS[i] for i in (0, 3, 2, 1, 4))))
@@ -261,7 +262,7 @@ def surface_path(head: HeadModel, stops: list[int]) -> NDArray:
         links.setdefault(b, set()).update((a, c))
         links.setdefault(c, set()).update((a, b))
     path = [stops[0]]
-    for start, goal in zip(stops[:-1], stops[1:], strict=True):
+    for start, goal in itertools.pairwise(stops):
         best, before, queue = {start: 0.0}, {}, [(0.0, start)]
         while queue:
             cost, vertex = heapq.heappop(queue)

@@ -54,9 +54,9 @@ _EYEBALL_RADIUS = 0.135  # 12 mm in interocular distances of 89 mm
 _PRIOR = {
     "mouthSmileLeft": 0.6, "mouthSmileRight": 0.6, "jawOpen": 0.2, "mouthUpperUpLeft": 0.4, "mouthUpperUpRight": 0.4,
     "mouthLowerDownLeft": 0.4, "mouthLowerDownRight": 0.4, "eyeBlinkLeft": 0.25, "eyeBlinkRight": 0.25,
-    "eyeSquintLeft": 0.4, "eyeSquintRight": 0.4, "eyeWideLeft": 0.25, "eyeWideRight": 0.25,
+    "eyeSquintLeft": 0.4, "eyeSquintRight": 0.4, "eyeWideLeft": 0.12, "eyeWideRight": 0.12,
     "browDownLeft": 0.2, "browDownRight": 0.2, "browInnerUp": 0.2, "browOuterUpLeft": 0.2, "browOuterUpRight": 0.2,
-    "cheekSquintLeft": 0.3, "cheekSquintRight": 0.3, "mouthFrownLeft": 0.08, "mouthFrownRight": 0.08,
+    "cheekSquintLeft": 0.1, "cheekSquintRight": 0.1, "mouthFrownLeft": 0.08, "mouthFrownRight": 0.08,
     "mouthPucker": 0.1, "mouthStretchLeft": 0.1, "mouthStretchRight": 0.1, "mouthFunnel": 0.05,
     "mouthPressLeft": 0.2, "mouthPressRight": 0.2, "mouthRollLower": 0.2, "mouthRollUpper": 0.2,
     "noseSneerLeft": 0.15, "noseSneerRight": 0.15,
