@@ -20,7 +20,7 @@ from loquent.face.topology import (
 )
 from loquent.render.aperture import Opening, dense_edge
 from loquent.render.head import HeadModel, PointField, Pose
-from loquent.render.warp import Lattice, invert, smoothstep
+from loquent.render.warp import Lattice, Texture, invert, smoothstep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,8 +118,9 @@ class Eye:
         self.patch_box = box
         self.patch = np.ascontiguousarray(pixels[box[1] : box[3], box[0] : box[2]])
         share = np.round(255 * self._share()).astype(np.uint8)
-        self._skins = [np.dstack([self._continue_lid(index), share]) for index in (0, 1)]
-        self._eyeball = self._continue_eyeball()
+        left, top = box[:2]
+        self._skins = [Texture(np.dstack([self._continue_lid(index), share]), left, top) for index in (0, 1)]
+        self._eyeball = Texture(self._continue_eyeball(), left, top)
 
     def _share(self) -> NDArray[np.float32]:
         """How much of each pixel of the patch the lids replace: 1 near the eye, 0 where they no longer move."""
@@ -159,7 +160,9 @@ class Eye:
         picture = cv2.inpaint(picture, (~iris & ~seen).astype(np.uint8), 2, cv2.INPAINT_TELEA)
         soft = cv2.GaussianBlur(picture, (0, 0), 0.02 * self._unit)
         kept = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), 0.008 * self._unit)[..., None]
-        return np.round(soft + (picture.astype(np.float32) - soft) * np.where(seen[..., None], 1, kept)).astype(np.uint8)
+        return np.round(soft + (picture.astype(np.float32) - soft) * np.where(seen[..., None], 1, kept)).astype(
+            np.uint8
+        )
 
     def spread(self, landmark_shift: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Expression displacements of all points of the eye for a batch of frames; goes into `draw`."""
@@ -177,27 +180,23 @@ class Eye:
         box = (max(0, low[0]), max(0, low[1]), min(picture.shape[1], high[0]), min(picture.shape[0], high[1]))
         if box[2] - box[0] < 4 or box[3] - box[1] < 4:
             return
-        targets = Lattice.over((box[0], box[1], box[2] - 1, box[3] - 1), max(1.0, self._unit / 48))
+        targets = Lattice.over(box, self.lattice.step_px)
         points = targets.points()
-        offset = np.float32(self.patch_box[:2])
         masks = Opening.of(*edges, slack_px=0.02 * self._unit).masks(box)
         layers = []
         for texture, shift in zip(self._skins, shifts[:2], strict=True):
-            source = invert(shift.reshape(shape), self.lattice, points, iterations=6) - offset
-            layers.append(self._resample(texture, targets.pixel_map(source, box)))
+            source = invert(shift.reshape(shape), self.lattice, points, iterations=5)
+            layers.append(texture.draw(source, targets, box))
         ball = self._ball.displacement(np.zeros((len(self._ball.points), 3), np.float32), pose).reshape(shape)
         source = invert(ball, self.lattice, points, iterations=2)
-        source -= self._iris_shift(source, spread[5][frame, 0, :2]) + offset
-        eyeball = self._resample(self._eyeball, targets.pixel_map(source, box))
+        source -= self._iris_shift(source, spread[5][frame, 0, :2])
+        eyeball = self._eyeball.draw(source, targets, box)
         gap = (1 - masks.upper - masks.lower)[..., None]
         mixed = layers[0] * masks.upper[..., None] + layers[1] * masks.lower[..., None]
         mixed[..., :3] += eyeball * gap
         share = (mixed[..., 3:] + 255 * gap) * np.float32(1 / 255)
         below = picture[box[1] : box[3], box[0] : box[2]]
         picture[box[1] : box[3], box[0] : box[2]] = np.round(below + (mixed[..., :3] - below) * share).astype(np.uint8)
-
-    def _resample(self, texture: NDArray[np.uint8], where: NDArray[np.float32]) -> NDArray[np.uint8]:
-        return cv2.remap(texture, where, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
     def _iris_shift(self, points: NDArray[np.float32], shift: NDArray[np.float32]) -> NDArray[np.float32]:
         """How far what shows at photo points was carried by the gaze: whole on the iris, fading on the white."""

@@ -12,7 +12,7 @@ from loquent.face.topology import LIPS_INNER_LOWER, LIPS_INNER_UPPER, LIPS_OUTER
 from loquent.motion.face_model import LIP_RING2_LOWER, LIP_RING2_UPPER, LIP_RING3_LOWER, LIP_RING3_UPPER
 from loquent.render.aperture import Opening, dense_edge
 from loquent.render.head import HeadModel, PointField, Pose
-from loquent.render.warp import Lattice, invert, smoothstep
+from loquent.render.warp import Lattice, Texture, invert, smoothstep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +22,7 @@ LOWER_LIP = {n for ring in (LIPS_INNER_LOWER, LIPS_OUTER_LOWER, LIP_RING2_LOWER,
 INNER_LIPS = {*LIPS_INNER_UPPER[1:-1], *LIPS_INNER_LOWER[1:-1], *LIP_RING3_LOWER[1:-1], *LIP_RING3_UPPER[1:-1]}
 
 _CLOSED = 0.02  # lips closer than this (interocular distances) count as closed in the photo
+_SHUT_PX = 0.3  # lips closer than this show nothing between them
 _LINE_SHADE = 0.3  # darkening of the line between closed lips that were open in the photo
 
 
@@ -32,8 +33,7 @@ class LipFrame:
     box_px: tuple[int, int, int, int]  # pixels of the frame that the mouth's layers cover
     opening: Opening
     contour_px: NDArray[np.float32]  # (N, 2) inner lips in the frame: upper edge left to right, then lower edge back
-    upper_shift: NDArray[np.float32]  # displacement on the lattice, (H, W, 2)
-    lower_shift: NDArray[np.float32]
+    shifts: tuple[NDArray[np.float32], NDArray[np.float32]]  # of the upper and lower layer's lattice, (H, W, 2)
 
 
 class Lips:
@@ -89,8 +89,7 @@ class Lips:
             max(0, int(left - margin)), max(0, int(top - margin)),
             min(width, int(right + margin) + 1), min(height, int(bottom + margin) + 1),
         )  # fmt: skip
-        self.patch_box = box
-        self.patch = np.ascontiguousarray(pixels[box[1] : box[3], box[0] : box[2]])
+        patch = np.ascontiguousarray(pixels[box[1] : box[3], box[0] : box[2]])
         erosion = 0.0 if self.closed_at_rest else 0.008 * self._unit
         u, v = self._frame.grid(box)
         edge = self.rest.heights(u)
@@ -105,10 +104,8 @@ class Lips:
             folded = line - sign * np.minimum(np.abs(beyond), 0.05 * self._unit)
             source_v = np.where((beyond > 0) & between, folded, v)
             source = self._frame.to_xy(np.stack([u, source_v], -1)) - np.float32(box[:2])
-            skin = cv2.remap(
-                self.patch, source.astype(np.float32), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-            )
-            self._textures.append(np.dstack([skin, share]))
+            skin = cv2.remap(patch, source.astype(np.float32), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+            self._textures.append(Texture(np.dstack([skin, share]), box[0], box[1]))
 
     def spread(self, landmark_shift: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Expression displacements of all points of the mouth for a batch of frames; goes into `place`."""
@@ -128,38 +125,65 @@ class Lips:
             opening.frame.to_xy(np.stack([opening.u, opening.upper], -1)),
             opening.frame.to_xy(np.stack([opening.u, opening.lower], -1))[::-1],
         ])  # fmt: skip
-        return LipFrame(box, opening, contour, shifts[0].reshape(shape), shifts[1].reshape(shape))
+        return LipFrame(box, opening, contour, (shifts[0].reshape(shape), shifts[1].reshape(shape)))
 
-    def skin(self, lips: LipFrame) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The upper and the lower layer of skin over the frame's box, with the share that replaces what is below: RGBA."""
+    def inside_box(self, lips: LipFrame) -> tuple[int, int, int, int] | None:
+        """The pixels in which the mouth's inside can be seen; None when the lips are shut."""
+        if lips.opening.gap_px < _SHUT_PX:
+            return None
         left, top, right, bottom = lips.box_px
-        targets = Lattice.over((left, top, right - 1, bottom - 1), max(1.0, self._unit / 36))
-        points = targets.points()
-        offset = np.float32(self.patch_box[:2])
-        layers = []
-        for texture, shift in zip(self._textures, (lips.upper_shift, lips.lower_shift), strict=True):
-            source = invert(shift, self.lattice, points, iterations=5) - offset
-            where = targets.pixel_map(source, lips.box_px)
-            layers.append(cv2.remap(texture, where, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
-        return layers[0], layers[1]
+        low, high = np.floor(lips.contour_px.min(0)).astype(int) - 1, np.ceil(lips.contour_px.max(0)).astype(int) + 2
+        box = (max(left, low[0]), max(top, low[1]), min(right, high[0]), min(bottom, high[1]))
+        return box if box[2] - box[0] >= 2 and box[3] - box[1] >= 2 else None
 
-    def compose(self, picture: NDArray[np.uint8], lips: LipFrame, inside: NDArray | None) -> None:
-        """Lays both layers over the mouth's inside (h, w, 3), or closes them where it is None, into a picture."""
+    def compose(
+        self,
+        picture: NDArray[np.uint8],
+        lips: LipFrame,
+        inside: NDArray[np.uint8] | None,
+        inside_box: tuple[int, int, int, int] | None,
+    ) -> None:
+        """Lays both layers of skin over the mouth's inside (h, w, 3) of `inside_box`, into a picture, in place."""
         left, top, right, bottom = lips.box_px
-        upper, lower = self.skin(lips)
-        masks = lips.opening.masks(lips.box_px)
+        first = int(np.clip(np.floor(lips.contour_px[:, 1].min()) - 2, top, bottom))
+        last = int(np.clip(np.ceil(lips.contour_px[:, 1].max()) + 3, first, bottom))
+        mixed = np.empty((bottom - top, right - left, 4), np.uint8)
+        upper = self._skin(0, lips, (left, top, right, last))
+        lower = self._skin(1, lips, (left, first, right, bottom))
+        mixed[: first - top] = upper[: first - top]
+        mixed[last - top :] = lower[last - first :]
+        if last > first:
+            band = self._meet(upper[first - top :], lower[: last - first], lips, first, last, inside, inside_box)
+            mixed[first - top : last - top] = band
+        share = mixed[..., 3] * np.float32(1 / 255)
+        below = picture[top:bottom, left:right]
+        picture[top:bottom, left:right] = cv2.blendLinear(mixed[..., :3].copy(), below.copy(), share, 1 - share)
+
+    def _skin(self, layer: int, lips: LipFrame, box_px: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+        """One layer of skin over a box of the frame, with the share by which it replaces what is below: RGBA."""
+        targets = Lattice.over(box_px, self.lattice.step_px)
+        source = invert(lips.shifts[layer], self.lattice, targets.points(), iterations=5)
+        return self._textures[layer].draw(source, targets, box_px)
+
+    def _meet(
+        self, upper: NDArray, lower: NDArray, lips: LipFrame, first: int, last: int,
+        inside: NDArray | None, inside_box: tuple[int, int, int, int] | None,
+    ) -> NDArray[np.uint8]:  # fmt: skip
+        """Both layers and what is between them in the rows from `first` to `last`, RGBA."""
+        left, _, right, _ = lips.box_px
+        masks = lips.opening.masks((left, first, right, last))
         gap = 1 - masks.upper - masks.lower
-        if inside is None:
+        if inside is None or inside_box is None:
             mixed = upper + (lower.astype(np.float32) - upper) * (masks.lower + gap / 2)[..., None]
         else:
             mixed = upper * masks.upper[..., None] + lower * masks.lower[..., None]
-            mixed[..., :3] += inside * gap[..., None]
+            columns = slice(inside_box[0] - left, inside_box[2] - left)
+            rows = slice(inside_box[1] - first, inside_box[3] - first)
+            mixed[rows, columns, :3] += inside * gap[rows, columns, None]
             mixed[..., 3] += 255 * gap
         if not self.closed_at_rest:
             mixed[..., :3] *= self._line_shade(lips, masks)[..., None]
-        below = picture[top:bottom, left:right]
-        share = mixed[..., 3:] * np.float32(1 / 255)
-        picture[top:bottom, left:right] = np.round(below + (mixed[..., :3] - below) * share).astype(np.uint8)
+        return np.round(mixed).astype(np.uint8)
 
     def _line_shade(self, lips: LipFrame, masks) -> NDArray[np.float32]:
         """Darkening of the line where lips meet that are apart in the photo, (h, w)."""

@@ -20,7 +20,7 @@ from loquent.render.lips import INNER_LIPS, Lips
 from loquent.render.matte import split_layers
 from loquent.render.mouth import MouthInterior
 from loquent.render.mouth import MouthInterior
-from loquent.render.warp import Lattice, invert, smoothstep
+from loquent.render.warp import Lattice, Texture, invert, smoothstep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,10 +70,11 @@ class MeshRenderer:
         inside = self._landmarks - np.float32((box[0], box[1], 0))
         layers = split_layers(np.ascontiguousarray(self._pixels[rows, columns]), inside)
         self._background = layers.background
-        self._margin = round(0.6 * self._head.interocular_px)
-        self._person = _pad_person(layers.person, self._margin, self._head.interocular_px)
+        margin = round(0.6 * self._head.interocular_px)
+        person = _pad_person(layers.person, margin, self._head.interocular_px)
+        self._person = Texture(person, box[0] - margin, box[1] - margin)
         step = max(1.0, self._head.interocular_px / 24)
-        self._lattice = Lattice.over((box[0], box[1], box[2] - 1, box[3] - 1), step)
+        self._lattice = Lattice.over(box, step)
         field = lattice_field(self._head, self._lattice, set(self._head.eye_points.tolist()) | INNER_LIPS)
         points = field.points[:, :2]
         follow = field.follow * self._fade_at_cuts(points)
@@ -120,14 +121,14 @@ class MeshRenderer:
     def _draw_person(self, shift: NDArray[np.float32], pose: Pose) -> NDArray[np.uint8]:
         lattice, box = self._lattice, self._box
         displacement = self._field.displacement(shift, pose).reshape(lattice.num_rows, lattice.num_columns, 2)
-        corner = np.float32((box[0] - self._margin, box[1] - self._margin))
-        source = invert(displacement, lattice, lattice.points()) - corner
-        where = lattice.pixel_map(source, box)
-        moved = cv2.remap(self._person, where, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
-        rest = cv2.merge([255 - moved[..., 3]] * 3)
-        behind = cv2.multiply(self._background, rest, scale=1 / 255)
+        source = invert(displacement, lattice, lattice.points())
+        moved = self._person.draw(source, lattice, box)
+        behind = cv2.cvtColor(cv2.bitwise_not(cv2.extractChannel(moved, 3)), cv2.COLOR_GRAY2RGB)
+        cv2.multiply(self._background, behind, dst=behind, scale=1 / 255)
+        cv2.add(cv2.cvtColor(moved, cv2.COLOR_RGBA2RGB), behind, dst=behind)
+        if behind.shape == self._pixels.shape:
+            return behind
         picture = self._pixels.copy()
-        cv2.add(moved[..., :3], behind, dst=behind)
         picture[box[1] : box[3], box[0] : box[2]] = behind
         return picture
 
@@ -138,16 +139,16 @@ class MeshRenderer:
         left, top, right, bottom = lips.box_px
         if right - left < 4 or bottom - top < 4:
             return
-        inside = None
-        if lips.opening.gap_px > 0:
+        inside, inside_box = None, self._lips.inside_box(lips)
+        if inside_box is not None:
             inside = self._mouth.draw(
                 motion.expression[frame],
                 motion.rotation[frame],
                 motion.translation[frame],
                 lips.contour_px,
-                lips.box_px,
+                inside_box,
             )
-        self._lips.compose(picture, lips, inside)
+        self._lips.compose(picture, lips, inside, inside_box)
 
 
 def _pad_person(person: NDArray[np.uint8], margin: int, interocular_px: float) -> NDArray[np.uint8]:
