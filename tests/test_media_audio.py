@@ -61,7 +61,7 @@ def delay_s(samples: np.ndarray, start_s: float = 0.2, length_s: float = 1.0) ->
     return (start - max(0, start - 3200) - int(correlation.argmax())) / 16_000
 
 
-@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("channels", [1, 2, 6, 10])
 @pytest.mark.parametrize("rate_hz", [8000, 11025, 16000, 22050, 44100, 48000, 96000])
 def test_wav_of_any_rate_and_channels(rate_hz, channels):
     speech = read_audio(wav(sweep(rate_hz, channels), rate_hz))

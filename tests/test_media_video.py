@@ -178,6 +178,24 @@ def test_sound_stays_in_step_with_the_pictures(tmp_path, sound, codec, suffix):
     assert first_s == pytest.approx([0, 0], abs=0.01)
 
 
+def test_sound_of_unusual_channels(tmp_path):
+    for channels, heard in [(3, 2), (10, 2)]:
+        speech = read_audio(sound_file(tmp_path / f"{channels}.wav", 16_000, channels))
+        assert probe(write(tmp_path / "v.mp4", 25, speech=speech)).audio_channels == heard
+
+
+def test_damaged_sound_is_not_copied(tmp_path):
+    path = sound_file(tmp_path / "a.m4a", 48_000, duration_s=3.0, codec="aac")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 500] = bytes(500)
+    path.write_bytes(data)
+    speech = read_audio(path)
+    assert not speech.intact
+    video = write(tmp_path / "v.mp4", speech.num_frames(25), speech=speech)
+    assert read_audio(video).intact
+    assert read_audio(video).duration_s == pytest.approx(speech.duration_s, abs=0.03)
+
+
 def test_sound_from_memory(tmp_path):
     speech = read_audio((noise(44_100)[:, 0], 44_100))
     info = probe(write(tmp_path / "v.mp4", 25, speech=speech))
@@ -358,7 +376,7 @@ def test_reading_what_is_no_video(tmp_path):
     for read in (probe, lambda path: list(read_video_frames(path))):
         with pytest.raises(VideoError, match="not a video file"):
             read(tmp_path / "a.txt")
-        with pytest.raises(VideoError, match="not a video file"):
+        with pytest.raises(VideoError, match="cannot be read"):
             read(tmp_path / "none.mp4")
         with pytest.raises(VideoError, match="no pictures"):
             read(sound_file(tmp_path / "a.wav"))

@@ -98,6 +98,7 @@ class Speech:
     name: str = "speech"
     sha256: str = ""
     source: Path | bytes | None = None  # where the original sound is, for muxing it without a second resampling
+    intact: bool = True  # False where parts of the source did not decode or are missing, so that it is not copied as is
 
     @property
     def duration_s(self) -> float:

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 GAP_S = Fraction(1, 10)  # timestamps that run ahead of the samples by more than this leave a gap, filled with silence
 LONGEST_GAP_S = 60  # more is a broken clock, not a gap
+USUAL_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}  # by number of channels
 # Files are read through Python only: a playlist inside an uploaded file cannot make FFmpeg open another file or URL.
 OPEN_OPTIONS = {"protocol_whitelist": "none"}
 BUFFER_BYTES = 256 * 1024
@@ -41,6 +42,7 @@ class SoundReader:
         layout: FFmpeg's name of the channel layout, such as "stereo".
         codec: FFmpeg's name of the codec, such as "aac".
         start_s: time stamp of the first sample, by the file's own clock.
+        intact: False once `blocks` has met damage, a gap or a jump of the clock.
     """
 
     def __init__(self, source: Path | bytes, name: str) -> None:
@@ -70,6 +72,7 @@ class SoundReader:
             self.close()
             raise
         self._first = first
+        self.intact = True
         self.rate_hz = first.sample_rate
         self.layout = _layout_name(first.layout)
         self.codec = self.stream.codec_context.codec.canonical_name
@@ -98,6 +101,7 @@ class SoundReader:
         assert last is not None  # the first frame has decoded
         yield last[:, : self._trimmed_length(position, last.shape[1])]
         if self._num_damaged:
+            self.intact = False
             logger.warning("%s is damaged: %d of its packets do not decode", self.name, self._num_damaged)
 
     def _trimmed_length(self, position: int, num_samples: int) -> int:
@@ -115,8 +119,10 @@ class SoundReader:
             if time_s is not None:
                 gap_s = time_s - start_s - Fraction(position, self.rate_hz)
                 if gap_s < -GAP_S or gap_s > LONGEST_GAP_S:
+                    self.intact = False
                     start_s += gap_s
                 elif gap_s > GAP_S:
+                    self.intact = False
                     logger.warning("%s: %.2f s of sound are missing; silence takes their place", self.name, gap_s)
                     silence = np.zeros((len(samples), round(gap_s * self.rate_hz)), np.float32)
                     position += silence.shape[1]
@@ -136,16 +142,18 @@ class SoundReader:
                 yield packet
 
     def _timed_samples(self) -> Iterator[tuple[Fraction | None, NDArray[np.float32]]]:
-        """Time stamp and planar samples of each frame, in the rate and layout of the first."""
+        """Time stamp and samples (C, N) of each frame, in the rate and layout of the first."""
         resampler, form = None, None
         for frame in _chain(self._first, self._frames):
             if (frame.format.name, frame.layout.name, frame.sample_rate) != form:
                 form = (frame.format.name, frame.layout.name, frame.sample_rate)
-                resampler = av.AudioResampler(format="fltp", layout=self.layout, rate=self.rate_hz)
+                # Interleaved, since PyAV 18 crashes on planar frames of more than eight channels.
+                resampler = av.AudioResampler(format="flt", layout=self.layout, rate=self.rate_hz)
             assert resampler is not None
             time_s = _time_s(frame)
             for converted in resampler.resample(frame):
-                yield time_s, cast("NDArray[np.float32]", converted.to_ndarray())  # the type of "fltp"
+                interleaved = cast("NDArray[np.float32]", converted.to_ndarray())  # (1, N * C)
+                yield time_s, interleaved.reshape(-1, len(self.channels)).T
                 time_s = None
 
     def _decode(self) -> Iterator[AudioFrame]:
@@ -173,10 +181,10 @@ def _chain(first: AudioFrame, rest: Iterator[AudioFrame]) -> Iterator[AudioFrame
 
 
 def _layout_name(layout: av.AudioLayout) -> str:
-    """The name of a layout; where the file gives only a number of channels, the usual one for that number."""
+    """The name of a layout; where the file gives only a number of channels, the usual one, if there is one."""
     if not layout.name.endswith("channels"):
         return layout.name
-    return {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}.get(layout.nb_channels, layout.name)
+    return USUAL_LAYOUTS.get(layout.nb_channels, layout.name)
 
 
 def _time_s(frame: AudioFrame) -> Fraction | None:

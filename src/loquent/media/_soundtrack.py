@@ -10,7 +10,7 @@ import av
 from av.audio.stream import AudioStream
 
 from loquent.errors import VideoError
-from loquent.media._sound import SoundReader
+from loquent.media._sound import USUAL_LAYOUTS, SoundReader
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -23,7 +23,6 @@ ENCODER_RATES_HZ = {
     "aac": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
     "libopus": (48000,),
 }
-ENCODER_LAYOUTS = ("mono", "stereo", "5.1", "7.1")  # other layouts are mixed to stereo
 BITS_PER_SAMPLE = 3  # 144 kbit/s for a channel at 48 kHz: no audible loss
 MAX_CHANNEL_BITS_PER_S = 128_000
 
@@ -46,14 +45,16 @@ class Soundtrack:
             raise VideoError(f"{speech.name}: this speech has no source to take the sound from; use media.read_audio")
         self._container = container
         self._duration_s = speech.duration_s
-        self._reader = SoundReader(speech.source, speech.name)
-        if self._reader.codec in copied_codecs:
-            stream = container.add_stream_from_template(self._reader.stream)
-            self._packets = self._copy(stream)
-        else:
-            stream = self._add_encoder(encoder)
-            self._packets = self._encode(stream)
         self._next: Packet | None = None
+        self._reader = SoundReader(speech.source, speech.name)
+        try:
+            if speech.intact and self._reader.codec in copied_codecs:
+                self._packets = self._copy(container.add_stream_from_template(self._reader.stream))
+            else:
+                self._packets = self._encode(self._add_encoder(encoder))
+        except BaseException:
+            self._reader.close()
+            raise
 
     def mux_until(self, time_s: Fraction) -> None:
         """Writes the packets that begin before `time_s`."""
@@ -85,7 +86,7 @@ class Soundtrack:
     def _add_encoder(self, encoder: str) -> AudioStream:
         rates = ENCODER_RATES_HZ[encoder]
         rate_hz = next((rate for rate in rates if rate >= self._reader.rate_hz), rates[-1])
-        layout = self._reader.layout if self._reader.layout in ENCODER_LAYOUTS else "stereo"
+        layout = USUAL_LAYOUTS.get(len(self._reader.channels), "stereo")  # others do not play everywhere
         bits_per_s = min(BITS_PER_SAMPLE * rate_hz, MAX_CHANNEL_BITS_PER_S) * av.AudioLayout(layout).nb_channels
         stream = self._container.add_stream(encoder, rate=rate_hz, layout=layout, bit_rate=bits_per_s)
         assert isinstance(stream, AudioStream)
@@ -93,8 +94,12 @@ class Soundtrack:
 
     def _encode(self, stream: AudioStream) -> Iterator[Packet]:
         position = 0
+        layout = self._reader.layout
+        has_layout = "NONE" not in self._reader.channels
         for block in self._reader.blocks():
-            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=self._reader.layout)
+            if not has_layout:  # several microphones, say: nothing tells which is left and which is right
+                layout, block = "mono", block.mean(axis=0, keepdims=True)
+            frame = av.AudioFrame.from_ndarray(block.T.reshape(1, -1), format="flt", layout=layout)
             frame.sample_rate = self._reader.rate_hz
             frame.time_base = Fraction(1, self._reader.rate_hz)
             frame.pts = position

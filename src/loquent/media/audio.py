@@ -51,12 +51,13 @@ def read_audio(source: SpeechSource) -> Speech:
     original, name, digest = _as_path_or_bytes(source)
     with SoundReader(original, name) as reader:
         samples = _collect(_to_speech_rate(reader), name)
+        intact = reader.intact
     if len(samples) < limits.MIN_SPEECH_S * SPEECH_RATE_HZ:
         raise SpeechError(
             f"{name}: {len(samples) / SPEECH_RATE_HZ:.3f} s of sound; at least {limits.MIN_SPEECH_S} s of speech is "
             "needed"
         )
-    return Speech(samples, SPEECH_RATE_HZ, name, digest, original)
+    return Speech(samples, SPEECH_RATE_HZ, name, digest, original, intact)
 
 
 def _as_path_or_bytes(source: SpeechSource) -> tuple[Path | bytes, str, str]:

@@ -7,6 +7,7 @@ import queue
 import secrets
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +25,7 @@ from loquent.media._container import CONTAINER_KINDS, ContainerSink
 from loquent.media._gif import GifSink
 from loquent.media._png_folder import PngFolderSink
 from loquent.media._sink import PRESETS, EncodingOptions, FrameSink
+from loquent.media._sound import BUFFER_BYTES, OPEN_OPTIONS
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -206,6 +208,8 @@ def _check_target(path: Path) -> None:
     suffix = path.suffix.lower()
     if not path.parent.is_dir():
         raise VideoError(f"{path}: the folder {path.parent} does not exist; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise VideoError(f"{path}: nothing can be written in the folder {path.parent}; choose another")
     if suffix in ("", ".png"):
         if path.is_dir() and any(path.iterdir()):
             raise VideoError(f"{path}: this folder is not empty; give a new one for the PNG files")
@@ -296,12 +300,16 @@ def read_video_frames(path: str | os.PathLike[str]) -> Iterator[tuple[NDArray[np
             raise VideoError(f"{path}: the video is damaged ({error.strerror}); give an intact file") from error
 
 
-def _open_video(path: str | os.PathLike[str]) -> InputContainer:
-    try:
-        container = av.open(f"file:{Path(path)}")
-    except (FFmpegError, OSError) as error:
-        raise VideoError(f"{path}: not a video file that can be read ({error.strerror})") from error
-    if not container.streams.video:
-        container.close()
-        raise VideoError(f"{path}: no pictures in this file; give a video")
-    return container
+@contextmanager
+def _open_video(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(Path(path).open("rb"))
+            container = stack.enter_context(av.open(file, "r", options=OPEN_OPTIONS, buffer_size=BUFFER_BYTES))
+        except FFmpegError as error:
+            raise VideoError(f"{path}: not a video file that can be read ({error.strerror})") from error
+        except OSError as error:
+            raise VideoError(f"{path}: cannot be read ({error.strerror})") from error
+        if not container.streams.video:
+            raise VideoError(f"{path}: no pictures in this file; give a video")
+        yield container
