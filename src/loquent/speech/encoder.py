@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from loquent.types import Speech
 
 SUBFRAMES = 4  # 10 ms frames of a 25 Hz row
+# Mouth shapes that the network predicts: ARKit weights, the two sides of a face averaged.
+ARTICULATORS = (
+    "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthStretch", "mouthSmile", "mouthUpperUp",
+    "mouthLowerDown", "mouthShrugLower", "mouthRollLower", "mouthRollUpper", "mouthPress", "mouthDimple", "tongueOut",
+)  # fmt: skip
 _BLOCK_ROWS = 250  # rows encoded at once: 10 s
 _PROSODY_CHANNELS = 2
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -46,7 +51,7 @@ class SpeechEncoderConfig:
     dilations: tuple[int, ...] = (1, 2, 4, 8, 1, 2, 4, 8)
     embedding_dim: int = 64
     num_phones: int = 48
-    num_articulators: int = 14
+    num_articulators: int = len(ARTICULATORS)
 
     @property
     def context_frames(self) -> int:

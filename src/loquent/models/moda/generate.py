@@ -33,7 +33,7 @@ class MotionFlowGenerator:
     Args:
         network: in the explicit space (62 motion channels, identity is the corpus' style vector).
         mean: (62,), of the training motion.
-        std: (62,), what one normalised unit is worth.
+        std: (62,), what one normalised unit is worth; 0 for channels that stay at their mean.
     """
 
     def __init__(self, network: MotionTransformer, mean: Tensor, std: Tensor) -> None:
@@ -75,7 +75,7 @@ class MotionFlowGenerator:
         random = torch.Generator().manual_seed(controls.seed)
         pieces = self._sampler.sample(
             (torch.from_numpy(block.values) for block in features),
-            previous=-self.mean / self.std,  # at rest before the first frame
+            previous=-self.mean / self.std.clamp(min=1e-6) * (self.std > 0),  # at rest before the first frame
             emotion=emotion_weights(controls, config.num_emotions),
             identity=draw_style(config.identity_dim, random),
             draw_noise=lambda: torch.randn(config.num_frames, config.motion_dim, generator=random),
