@@ -36,9 +36,11 @@ LIP_RING2_UPPER = (76, 184, 74, 73, 72, 11, 302, 303, 304, 408, 306)
 LIP_RING3_UPPER = (62, 183, 42, 41, 38, 12, 268, 271, 272, 407, 292)
 LIP_RING2_LOWER = (76, 77, 90, 180, 85, 16, 315, 404, 320, 307, 306)
 LIP_RING3_LOWER = (62, 96, 89, 179, 86, 15, 316, 403, 319, 325, 292)
-_UPPER_RINGS = (topology.LIPS_INNER_UPPER, LIP_RING3_UPPER, LIP_RING2_UPPER, topology.LIPS_OUTER_UPPER)
-_LOWER_RINGS = (topology.LIPS_INNER_LOWER, LIP_RING3_LOWER, LIP_RING2_LOWER, topology.LIPS_OUTER_LOWER)
-_RING_SHARE = (1.0, 0.8, 0.6, 0.4)  # of a movement of the inner border that each ring follows
+UPPER_RINGS = (topology.LIPS_INNER_UPPER, LIP_RING3_UPPER, LIP_RING2_UPPER, topology.LIPS_OUTER_UPPER)
+LOWER_RINGS = (topology.LIPS_INNER_LOWER, LIP_RING3_LOWER, LIP_RING2_LOWER, topology.LIPS_OUTER_LOWER)
+INNER_SHARES = (1.0, 0.8, 0.6, 0.4)  # of a movement of the inner border that each ring follows
+OUTER_SHARES = (0.0, 1 / 3, 2 / 3, 1.0)  # of a movement of the outer border
+_MIN_THICKNESS = 0.25  # of the lips' own: what rolling and pressing leave in sight
 _SKIN_REACH = 0.12  # how far beyond the lips the skin follows, interocular distances
 
 EYES = (
@@ -87,19 +89,25 @@ def face_tables() -> FaceTables:
     return FaceTables(mirror=raw["mirror"].astype(np.int64), **tables)
 
 
-def spread_lips(neutral: NDArray) -> tuple[NDArray, NDArray]:
-    """How far each point follows when a point of the inner lip border is moved: upper and lower, each (P, N)."""
+def spread_lips(neutral: NDArray, shares_of_rings: tuple[float, ...] = INNER_SHARES) -> tuple[NDArray, NDArray]:
+    """How far each point follows when a point of a lip's border is moved: upper and lower lip, each (P, N).
+
+    Args:
+        neutral: (N, 3) points in head coordinates.
+        shares_of_rings: how far the rings follow, inner border first; INNER_SHARES or OUTER_SHARES. The skin around
+            follows the outer border, fading.
+    """
     shares = []
     outline = np.array([*topology.LIPS_OUTER_UPPER, *topology.LIPS_OUTER_LOWER[1:-1]])
-    lips = {number for rings in (_UPPER_RINGS, _LOWER_RINGS) for ring in rings for number in ring}
+    lips = {number for rings in (UPPER_RINGS, LOWER_RINGS) for ring in rings for number in ring}
     skin = np.array([number for number in range(topology.NUM_MESH_LANDMARKS) if number not in lips])
     gap = np.linalg.norm(neutral[skin][:, None] - neutral[outline][None], axis=2).min(1)
-    fade = _RING_SHARE[-1] * np.exp(-((gap / _SKIN_REACH) ** 2))
+    fade = shares_of_rings[-1] * np.exp(-((gap / _SKIN_REACH) ** 2))
     mouth_y = np.interp(neutral[skin, 0], neutral[list(topology.LIPS_INNER_UPPER), 0],
                         neutral[list(topology.LIPS_INNER_UPPER), 1])  # fmt: skip
-    for rings, is_upper in ((_UPPER_RINGS, True), (_LOWER_RINGS, False)):
+    for rings, is_upper in ((UPPER_RINGS, True), (LOWER_RINGS, False)):
         share = np.zeros((len(LIP_PAIRS[0]), topology.NUM_LANDMARKS))
-        for ring, amount in zip(rings, _RING_SHARE, strict=True):
+        for ring, amount in zip(rings, shares_of_rings, strict=True):
             share[np.arange(share.shape[0]), ring[1:-1]] = amount
         side = (neutral[skin, 1] < mouth_y) == is_upper
         column = np.exp(-(((neutral[rings[-1], 0][1:-1, None] - neutral[skin, 0]) / 0.06) ** 2)) + 1e-9
@@ -146,6 +154,7 @@ class FaceShape:
     origin_px: NDArray[np.float64]  # (3,) the head's origin in photo pixels
     jaw_scale: float  # this person's jaw movement relative to the tables'
     lip_spread: tuple[NDArray, NDArray]  # each (P, N), see spread_lips
+    outline_spread: tuple[NDArray, NDArray]  # the same for the outer lip borders
     lid_spread: tuple[tuple[NDArray, NDArray], tuple[NDArray, NDArray]]  # per eye of EYES
 
     def head_points(self, expression: NDArray, gaze: NDArray | None = None) -> NDArray[np.float64]:
@@ -156,6 +165,7 @@ class FaceShape:
         points += self._rest_share(weights)[:, None, None] * self.rest_residual
         at_rest = np.abs(weights - self.rest_expression).max(1) < 1e-6
         _part(points, LIP_PAIRS, self.lip_spread, at_rest)
+        self._keep_thickness(points, at_rest)
         for (upper, lower, _, _), spread in zip(EYES, self.lid_spread, strict=True):
             _part(points, (upper[1:-1], lower[1:-1]), spread, at_rest)
         if gaze is not None:
@@ -211,6 +221,15 @@ class FaceShape:
         rotation = _rotation_of_vector(movement[:, :3])
         return rotation, JAW_PIVOT - rotation @ JAW_PIVOT + movement[:, 3:]
 
+    def _keep_thickness(self, points: NDArray, skip: NDArray) -> None:
+        """Moves the outer border where weights together would take more of a lip out of sight than there is."""
+        least = _MIN_THICKNESS * _lip_thickness(self.neutral)  # (2, P)
+        lack = np.maximum(least - _lip_thickness(points), 0)  # (T, 2, P)
+        lack[skip] = 0
+        rows = np.flatnonzero(lack.max((1, 2)) > 0)
+        if len(rows):
+            points[rows, :, 1] += lack[rows, 1] @ self.outline_spread[1] - lack[rows, 0] @ self.outline_spread[0]
+
     def _rest_share(self, weights: NDArray) -> NDArray:
         """How much (T,) of the photo's unexplained mouth shape is shown: all at the photo's opening, none when shut."""
         lower, upper = list(LIP_PAIRS[1]), list(LIP_PAIRS[0])
@@ -228,6 +247,13 @@ def _part(points: NDArray, pairs: tuple, spread: tuple[NDArray, NDArray], skip: 
     rows = np.flatnonzero(cross.max(1) > 0)
     if len(rows):
         points[rows, :, 1] += 0.5 * cross[rows] @ (spread[1] - spread[0])
+
+
+def _lip_thickness(points: NDArray) -> NDArray:
+    """Height of the red of the upper and lower lip (..., 2, P) at each pair of LIP_PAIRS; negative where folded."""
+    upper = points[..., UPPER_RINGS[0][1:-1], 1] - points[..., UPPER_RINGS[-1][1:-1], 1]
+    lower = points[..., LOWER_RINGS[-1][1:-1], 1] - points[..., LOWER_RINGS[0][1:-1], 1]
+    return np.stack([upper, lower], -2)
 
 
 def _turn_irises(points: NDArray, gaze: NDArray) -> None:
@@ -289,6 +315,7 @@ def fit_face(landmarks: NDArray) -> FaceShape:
         origin_px=origin,
         jaw_scale=jaw_scale,
         lip_spread=lip_spread,
+        outline_spread=spread_lips(sealed, OUTER_SHARES),
         lid_spread=lid_spread,
     )
 
@@ -399,6 +426,12 @@ def _personal_expressions(neutral: NDArray, tables: FaceTables) -> tuple[NDArray
             expressions[index] *= jaw
         elif name.startswith("mouth"):
             expressions[index, :, 0] *= width
+    own, mean = _lip_thickness(neutral), _lip_thickness(tables.neutral)  # (2, P)
+    change = _lip_thickness(expressions)  # (C, 2, P)
+    fuller = np.clip(own.mean(1, keepdims=True) / mean.mean(1, keepdims=True), 0.4, 1.5)
+    wanted = np.maximum(change * fuller, (_MIN_THICKNESS - 1) * np.maximum(own, 0))
+    upper, lower = spread_lips(neutral, OUTER_SHARES)
+    expressions[:, :, 1] += (wanted - change)[:, 1] @ lower - (wanted - change)[:, 0] @ upper
     return expressions, jaw
 
 
