@@ -57,7 +57,7 @@ def portrait_block(portrait: Portrait, motion: Motion, size: int | None, tile_px
     width, height = renderer.size_px
     points = renderer.shape.landmarks(motion.expression, motion.rotation, motion.translation)[..., :2]
     iod = renderer.shape.scale_px
-    mouths, eyes = points[:, [61, 291]].mean(1) + (0, 0.08 * iod), points[:, [33, 263]].mean(1)
+    mouths, eyes = points[:, [61, 291]].mean(1) + np.array([0, 0.08 * iod]), points[:, [33, 263]].mean(1)
     rows = [
         [_tile(frame, (width / 2, height / 2), max(width, height) / 2, 1.0, tile_px) for frame in frames],
         [_tile(frame, mouth, 0.6 * iod, 0.8, tile_px) for frame, mouth in zip(frames, mouths, strict=True)],

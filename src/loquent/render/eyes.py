@@ -20,7 +20,7 @@ from loquent.face.topology import (
 )
 from loquent.render.aperture import Opening, dense_edge
 from loquent.render.head import HeadModel, PointField, Pose
-from loquent.render.warp import Lattice, Texture, invert, smoothstep
+from loquent.render.warp import Lattice, Texture, invert, smoothstep, unfold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -185,7 +185,7 @@ class Eye:
         masks = Opening.of(*edges, slack_px=0.02 * self._unit).masks(box)
         layers = []
         for texture, shift in zip(self._skins, shifts[:2], strict=True):
-            source = invert(shift.reshape(shape), self.lattice, points, iterations=5)
+            source = invert(unfold(shift.reshape(shape), self.lattice.step_px), self.lattice, points)
             layers.append(texture.draw(source, targets, box))
         ball = self._ball.displacement(np.zeros((len(self._ball.points), 3), np.float32), pose).reshape(shape)
         source = invert(ball, self.lattice, points, iterations=2)

@@ -12,7 +12,7 @@ from loquent.face.topology import LIPS_INNER_LOWER, LIPS_INNER_UPPER, LIPS_OUTER
 from loquent.motion.face_model import LIP_RING2_LOWER, LIP_RING2_UPPER, LIP_RING3_LOWER, LIP_RING3_UPPER
 from loquent.render.aperture import Opening, dense_edge
 from loquent.render.head import HeadModel, PointField, Pose
-from loquent.render.warp import Lattice, Texture, invert, smoothstep
+from loquent.render.warp import Lattice, Texture, invert, smoothstep, unfold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -162,7 +162,7 @@ class Lips:
     def _skin(self, layer: int, lips: LipFrame, box_px: tuple[int, int, int, int]) -> NDArray[np.uint8]:
         """One layer of skin over a box of the frame, with the share by which it replaces what is below: RGBA."""
         targets = Lattice.over(box_px, self.lattice.step_px)
-        source = invert(lips.shifts[layer], self.lattice, targets.points(), iterations=5)
+        source = invert(unfold(lips.shifts[layer], self.lattice.step_px), self.lattice, targets.points())
         return self._textures[layer].draw(source, targets, box_px)
 
     def _meet(

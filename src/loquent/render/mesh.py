@@ -19,8 +19,7 @@ from loquent.render.head import HeadModel, PointField, Pose, lattice_field
 from loquent.render.lips import INNER_LIPS, Lips
 from loquent.render.matte import split_layers
 from loquent.render.mouth import MouthInterior
-from loquent.render.mouth import MouthInterior
-from loquent.render.warp import Lattice, Texture, invert, smoothstep
+from loquent.render.warp import Lattice, Texture, invert, smoothstep, unfold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,7 +120,7 @@ class MeshRenderer:
     def _draw_person(self, shift: NDArray[np.float32], pose: Pose) -> NDArray[np.uint8]:
         lattice, box = self._lattice, self._box
         displacement = self._field.displacement(shift, pose).reshape(lattice.num_rows, lattice.num_columns, 2)
-        source = invert(displacement, lattice, lattice.points())
+        source = invert(unfold(displacement, lattice.step_px), lattice, lattice.points())
         moved = self._person.draw(source, lattice, box)
         behind = cv2.cvtColor(cv2.bitwise_not(cv2.extractChannel(moved, 3)), cv2.COLOR_GRAY2RGB)
         cv2.multiply(self._background, behind, dst=behind, scale=1 / 255)

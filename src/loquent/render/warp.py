@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LARGEST_DOUBLED = 1400  # pixels of the longer side up to which textures are kept at twice the size
+_FLATTEST = 0.25  # of the photo's area, to which a place may shrink
 
 # Shape letters: K landmarks, N points, (H, W) rows and columns of a lattice or a picture.
 
@@ -124,32 +125,47 @@ def invert(
         lattice: the lattice of `displacement`.
         targets: points of the frame, (h, w, 2).
         start: first guess, (h, w, 2); the targets less the mean displacement by default.
-        iterations: Newton steps; the Jacobian is taken anew at every second one.
+        iterations: Newton steps; 4 leave less than a tenth of a lattice step.
 
     Returns:
         (h, w, 2) points of the photo.
     """
     inverse = _inverse_jacobian(displacement, lattice.step_px)
     source = targets - displacement.mean((0, 1)) if start is None else start
-    for iteration in range(iterations):
+    for _ in range(iterations):
         error = targets - source
         error -= lattice.sample(displacement, source)
-        if iteration % 2 == 0:
-            j = lattice.sample(inverse, source)
+        j = lattice.sample(inverse, source)
         source = source + j[..., 0::2] * error[..., :1] + j[..., 1::2] * error[..., 1:]
     return source
 
 
+def unfold(displacement: NDArray[np.float32], step_px: float, rounds: int = 6) -> NDArray[np.float32]:
+    """The field (H, W, 2) with places that fold over themselves, or nearly so, smoothed until they no longer do."""
+    for _ in range(rounds):
+        a, b, c, d = _jacobian(displacement, step_px)
+        folded = ((a * d - b * c < _FLATTEST) | (a < _FLATTEST) | (d < _FLATTEST)).astype(np.float32)
+        if not folded.any():
+            break
+        share = np.minimum(2 * cv2.GaussianBlur(cv2.dilate(folded, np.ones((3, 3))), (5, 5), 1.2), 1)[..., None]
+        displacement = displacement + share * (cv2.GaussianBlur(displacement, (7, 7), 1.6) - displacement)
+    return displacement
+
+
 def _inverse_jacobian(displacement: NDArray[np.float32], step_px: float) -> NDArray[np.float32]:
     """(H, W, 4): rows of the inverse of the field's Jacobian, kept away from folding."""
-    kernel = np.float32([[-0.5, 0.0, 0.5]]) / np.float32(step_px)
+    a, b, c, d = _jacobian(displacement, step_px)
+    determinant = np.maximum(a * d - b * c, np.float32(_FLATTEST))
+    return np.stack([d, -b, -c, a], axis=-1) / determinant[..., None]
+
+
+def _jacobian(displacement: NDArray[np.float32], step_px: float) -> tuple[NDArray[np.float32], ...]:
+    """The four entries, row by row, of the Jacobian of x + displacement(x): each (H, W)."""
+    kernel = np.array([[-0.5, 0.0, 0.5]], np.float32) / np.float32(step_px)
     unit = np.ones((1, 1), np.float32)
     dx = cv2.sepFilter2D(displacement, cv2.CV_32F, kernel, unit, borderType=cv2.BORDER_REPLICATE)
     dy = cv2.sepFilter2D(displacement, cv2.CV_32F, unit, kernel, borderType=cv2.BORDER_REPLICATE)
-    a, b = 1 + dx[..., 0], dy[..., 0]
-    c, d = dx[..., 1], 1 + dy[..., 1]
-    determinant = np.maximum(a * d - b * c, np.float32(0.25))
-    return np.stack([d, -b, -c, a], axis=-1) / determinant[..., None]
+    return 1 + dx[..., 0], dy[..., 0], dx[..., 1], 1 + dy[..., 1]
 
 
 def smoothstep(x: NDArray | float) -> NDArray[np.float32]:
