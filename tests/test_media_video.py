@@ -310,6 +310,19 @@ def test_the_caller_may_reuse_its_array(tmp_path):
         assert np.abs(decoded.astype(int) - frame(index)).max() <= 2
 
 
+@pytest.mark.parametrize("name", ["v.mp4", "v.gif", "pictures"])
+def test_views_are_taken_as_they_look(tmp_path, name):
+    bgr = np.zeros((2 * SIZE[1], SIZE[0], 3), np.uint8)
+    bgr[:, :, 0] = 200  # blue
+    with VideoWriter(tmp_path / name, SIZE) as writer:
+        writer.write(bgr[::-2, :, ::-1])
+    if name == "pictures":
+        pixels = np.asarray(PIL.Image.open(tmp_path / name / "frame_000000.png"))
+    else:
+        pixels, _ = next(read_video_frames(tmp_path / name))
+    assert np.abs(pixels[24, 32].astype(int) - (0, 0, 200)).max() <= 3
+
+
 def test_encoding_runs_while_the_caller_works(tmp_path, monkeypatch):
     may_encode = threading.Event()
     add = video_module.ContainerSink.add

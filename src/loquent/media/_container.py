@@ -82,7 +82,7 @@ class ContainerSink:
             raise
 
     def prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return rgb_to_i420(pixels, self._matrix)
+        return rgb_to_i420(np.ascontiguousarray(pixels), self._matrix)  # OpenCV takes no reversed views
 
     def add(self, prepared: NDArray[np.uint8]) -> None:
         frame = av.VideoFrame.from_numpy_buffer(prepared, format="yuv420p")

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 # EPS, PDF and the like are left out: reading them starts other programs.
 READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")
 BACKDROP_GREY = 160  # behind cut-out portraits: dark and light hair both stand out against it
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")  # ISO/IEC 23008-12
 DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)
 
 PictureSource = str | os.PathLike[str] | bytes | BinaryIO | np.ndarray | PIL.Image.Image
@@ -116,7 +117,8 @@ def _open(data: bytes, name: str) -> PIL.Image.Image:
     except PIL.Image.DecompressionBombError as error:
         raise PhotoError(_too_large(name)) from error
     except DECODING_ERRORS as error:
-        hint = "it is HEIC; convert it to JPEG" if data[4:8] == b"ftyp" else "give a JPEG, PNG or WebP file"
+        is_heic = data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS
+        hint = "it is HEIC; convert it to JPEG" if is_heic else "give a JPEG, PNG or WebP file"
         raise PhotoError(f"{name}: not a picture that can be read; {hint}") from error
     _check_size(image.size, name)
     return image
