@@ -92,7 +92,9 @@ def analyze(
             " a photo from the front gives a better video",
             photo.name, abs(yaw_deg), PROFILE_YAW_DEG,
         )  # fmt: skip
-    return Portrait(photo=photo, face=face, rest_expression=shape.rest_expression, pose_rad=shape.pose_rad)
+    return Portrait(
+        photo=photo, face=face, rest_expression=shape.rest_expression, pose_rad=np.asarray(shape.pose_rad, np.float32)
+    )
 
 
 def describe(faces: list[Face]) -> str:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from loquent.errors import PhotoError
-from loquent.face.topology import LEFT_EYE_OUTER, RIGHT_EYE_OUTER
+from loquent.face.topology import LEFT_EYE_OUTER, MIRRORED, RIGHT_EYE_OUTER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,11 +41,33 @@ class Square:
         offset = np.array([self.centre_x, self.centre_y]) - linear @ [middle, middle]
         return np.column_stack([linear, offset])
 
+    def from_photo(self, points: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Photo pixels (P, 3) -> sides of the square, the origin in its middle."""
+        upright = (points[:, :2] - [self.centre_x, self.centre_y]) @ self._turn()
+        return (np.column_stack([upright, points[:, 2]]) / self.side_px).astype(np.float32)
+
+    def to_photo(self, points: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Inverse of `from_photo`."""
+        scaled = points * self.side_px
+        flat = scaled[:, :2] @ self._turn().T + [self.centre_x, self.centre_y]
+        return np.column_stack([flat, scaled[:, 2]]).astype(np.float32)
+
+    def _turn(self) -> NDArray[np.float64]:
+        cos, sin = np.cos(self.roll_rad), np.sin(self.roll_rad)
+        return np.array([[cos, -sin], [sin, cos]])
+
 
 def eye_roll(landmarks: NDArray[np.floating]) -> float:
     """Angle of the line through the outer eye corners, radians; > 0: the head leans to the picture's right."""
     across = landmarks[LEFT_EYE_OUTER, :2] - landmarks[RIGHT_EYE_OUTER, :2]
     return float(np.arctan2(across[1], across[0]))
+
+
+def mirror_landmarks(landmarks: NDArray[np.float32], width_px: int) -> NDArray[np.float32]:
+    """Landmarks (478, 3) in the mirrored picture, renumbered so that left stays the person's left."""
+    mirrored = landmarks[list(MIRRORED)]
+    mirrored[:, 0] = width_px - 1 - mirrored[:, 0]
+    return mirrored
 
 
 def square_around(

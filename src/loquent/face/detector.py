@@ -42,6 +42,9 @@ class DetectorConfig:
         return DetectorConfig(channels=tuple(values["channels"]), num_blocks=values["num_blocks"])
 
 
+TINY = DetectorConfig(channels=(4, 4, 8), num_blocks=1)  # for tests
+
+
 class Detector(nn.Module):
     """For every cell: is the middle of a face here, where exactly, how large, how turned."""
 

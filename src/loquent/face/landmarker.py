@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from loquent.face import topology as topo
 from loquent.face.blocks import ResidualBlock, conv_norm
+from loquent.face.crop import Square, square_around
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +56,25 @@ LIP_POINTS = tuple(
     sorted({*topo.LIP_CORNERS, *(i for row in (*topo.UPPER_LIP_ROWS, *topo.LOWER_LIP_ROWS) for i in row)})
 )
 RIGHT_EYELIDS = tuple(sorted({*topo.RIGHT_EYE_UPPER, *topo.RIGHT_EYE_LOWER}))
+Part = Literal["face", "lips", "eye"]
 FACE_MARGIN, LIPS_MARGIN, EYE_MARGIN = 1.3, 1.5, 1.9  # side of each crop in units of the box of its points
+
+
+def part_square(part: Part, landmarks: NDArray[np.float32]) -> Square:
+    """Where each network looks, given the landmarks (478, 3) as known so far.
+
+    The eye network looks at the eye on the picture's left; for the other one, mirror picture and landmarks.
+    """
+    if part == "face":
+        return square_around(landmarks, FACE_MARGIN)
+    if part == "lips":
+        return square_around(landmarks, LIPS_MARGIN, points=list(LIP_POINTS))
+    return square_around(landmarks, EYE_MARGIN, points=list(RIGHT_EYELIDS))
+
+
+def part_points(part: Part) -> list[int]:
+    """The points that each network places, in the order of its answer."""
+    return {"face": list(range(topo.NUM_LANDMARKS)), "lips": list(LIP_POINTS), "eye": list(EYE_POINTS)}[part]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +96,13 @@ class LandmarkerConfig:
     def from_dict(values: Mapping[str, Mapping[str, Any]]) -> LandmarkerConfig:
         parts = {name: PointNetConfig(**{**part, "channels": tuple(part["channels"])}) for name, part in values.items()}
         return LandmarkerConfig(**parts)
+
+
+TINY = LandmarkerConfig(  # for tests
+    face=PointNetConfig(crop_size=32, channels=(4, 8), hidden_dim=16),
+    lips=PointNetConfig(crop_size=16, channels=(4, 8), hidden_dim=8, num_points=len(LIP_POINTS)),
+    eye=PointNetConfig(crop_size=16, channels=(4, 8), hidden_dim=8, num_points=len(EYE_POINTS)),
+)
 
 
 class PointNet(nn.Module):
@@ -118,6 +144,10 @@ class Landmarker(nn.Module):
         self.lips = PointNet(config.lips)
         self.eye = PointNet(config.eye)
         self.presence = nn.Linear(config.face.hidden_dim, 1)  # logit that the crop shows a face
+
+    def part(self, part: Part) -> PointNet:
+        """The network of one part."""
+        return {"face": self.face, "lips": self.lips, "eye": self.eye}[part]
 
     def find_face(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """All points of face crops (B, 478, 3), as `PointNet.forward`, and the logits (B,) that they show faces."""

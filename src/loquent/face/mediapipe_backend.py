@@ -12,7 +12,7 @@ from loquent.errors import FaceError, MissingExtraError
 from loquent.types import Face
 
 if TYPE_CHECKING:
-    from mediapipe.tasks.python.vision import FaceLandmarker
+    from mediapipe.tasks.python.vision.face_landmarker import FaceLandmarker
     from numpy.typing import NDArray
 
 MODEL_VARIABLE = "LOQUENT_FACE_LANDMARKER"
@@ -66,8 +66,8 @@ def open_landmarker(model: Path, max_faces: int = MAX_FACES, min_score: float = 
         from mediapipe.tasks.python import BaseOptions, vision
     except ImportError as error:
         raise MissingExtraError(
-            f"the mediapipe face backend needs the mediapipe package ({error});"
-            " install it with: pip install 'loquent[mediapipe]'"
+            f"the mediapipe face backend needs the extra mediapipe ({error}); install it with:"
+            " pip install 'loquent[mediapipe]' && pip install --no-deps mediapipe"
         ) from error
     options = vision.FaceLandmarkerOptions(
         base_options=BaseOptions(model_asset_path=str(model)),
@@ -94,4 +94,4 @@ def _to_pixels(points: list, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """MediaPipe's normalised points (0..1 between the outer edges, z on the scale of x) -> photo pixels, (478, 3)."""
     height, width = pixels.shape[:2]
     normalised = np.array([(point.x, point.y, point.z) for point in points], np.float32)
-    return normalised * np.float32([width, height, width]) - np.float32([0.5, 0.5, 0.0])
+    return normalised * np.array([width, height, width], np.float32) - np.array([0.5, 0.5, 0.0], np.float32)

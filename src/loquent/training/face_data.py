@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 
 from loquent.face import mediapipe_backend
-from loquent.face.crop import eye_roll, square_around
-from loquent.face.topology import MIRRORED, NUM_LANDMARKS
+from loquent.face.crop import eye_roll, mirror_landmarks, square_around
+from loquent.face.topology import NUM_LANDMARKS
 from loquent.training.face_warps import FaceWarper, Sample, fill_mouth, random_expression, rotate_head
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def load_portraits(folder: Path, labels: Path, test: bool = False) -> list[Sampl
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1]).astype(np.uint8)
+    """A picture file as RGB (H, W, 3)."""
+    return np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB), np.uint8)
 
 
 def label_portraits(folder: Path, model: Path, labels: Path) -> None:
@@ -121,7 +122,7 @@ class FaceMaker:
 
     def _crop(self, sample: Sample, wanted: NDArray[np.float32], rng: np.random.Generator) -> Sample:
         square = square_around(wanted, CACHE_MARGIN)
-        photo_to_crop = cv2.invertAffineTransform(square.crop_to_photo(CACHE_SIZE))
+        photo_to_crop = np.asarray(cv2.invertAffineTransform(square.crop_to_photo(CACHE_SIZE)), np.float64)
         crop, opening = self.warper.warp(sample, wanted, photo_to_crop, CACHE_SIZE)
         opened = np.ptp(wanted[[13, 14], 1]) > np.ptp(sample.landmarks[[13, 14], 1]) + 0.03 * sample_unit(sample)
         if opened and rng.random() < 0.8:
@@ -161,13 +162,6 @@ def mirror(sample: Sample) -> Sample:
     """The sample seen in a mirror."""
     landmarks = mirror_landmarks(sample.landmarks, sample.pixels.shape[1])
     return Sample(np.ascontiguousarray(sample.pixels[:, ::-1]), landmarks)
-
-
-def mirror_landmarks(landmarks: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    """Landmarks in the mirrored picture, renumbered so that left stays the person's left."""
-    mirrored = landmarks[list(MIRRORED)]
-    mirrored[:, 0] = width - 1 - mirrored[:, 0]
-    return mirrored
 
 
 def build_cache(

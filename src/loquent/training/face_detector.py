@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from loquent.face.blocks import channels_last
 from loquent.face.crop import Square, cut, eye_roll, square_around
 from loquent.face.detector import MAX_FACE_PX, MIN_FACE_PX, STRIDE, TYPICAL_FACE_PX, Detector, DetectorConfig
 from loquent.face.landmarker import to_network
@@ -190,7 +191,7 @@ def train(
 ) -> Detector:  # fmt: skip
     """Trains for `minutes`, or what is left of them after the checkpoint in `run`."""
     torch.manual_seed(0)
-    model = Detector(config or DetectorConfig()).to(memory_format=torch.channels_last)
+    model = channels_last(Detector(config or DetectorConfig()))
     nn.init.constant_(model.answer.bias[:1], -3.0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.02)
     average = copy.deepcopy(model).eval()

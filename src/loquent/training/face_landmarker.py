@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -26,20 +26,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from loquent.face.crop import Square, cut, cut_mirrored, square_around
+from loquent.face.blocks import channels_last
+from loquent.face.crop import Square, cut, cut_mirrored, mirror_landmarks
 from loquent.face.landmarker import (
-    EYE_MARGIN,
-    EYE_POINTS,
     FACE_MARGIN,
-    LIP_POINTS,
-    LIPS_MARGIN,
-    RIGHT_EYELIDS,
     Landmarker,
     LandmarkerConfig,
+    Part,
+    PointNet,
+    part_points,
+    part_square,
     to_network,
 )
-from loquent.face.topology import EYELIDS, LIPS, NUM_LANDMARKS
-from loquent.training.face_data import load_portraits, mirror_landmarks
+from loquent.face.topology import EYELIDS, LIPS
+from loquent.training.face_data import load_portraits
 from loquent.training.face_negatives import not_a_face
 from loquent.training.face_photometric import cover, degrade, put_on_glasses
 from loquent.training.face_warps import Sample
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Part = Literal["face", "lips", "eye"]
 NEGATIVE_PART = 0.15  # of the face network's crops show no face
 FINE_WEIGHT = 2.0  # of lips and lids in the whole-face network's loss
 DEPTH_WEIGHT = 0.3
@@ -75,19 +74,6 @@ class FaceCache:
         return Sample(np.asarray(self.pixels[block][row]), self.landmarks[block][row])
 
 
-def part_square(part: Part, landmarks: NDArray[np.floating]) -> Square:
-    """Where each network looks. `landmarks` are mirrored for the eye on the picture's right."""
-    if part == "face":
-        return square_around(landmarks, FACE_MARGIN)
-    if part == "lips":
-        return square_around(landmarks, LIPS_MARGIN, points=list(LIP_POINTS))
-    return square_around(landmarks, EYE_MARGIN, points=list(RIGHT_EYELIDS))
-
-
-def part_points(part: Part) -> list[int]:
-    return {"face": list(range(NUM_LANDMARKS)), "lips": list(LIP_POINTS), "eye": list(EYE_POINTS)}[part]
-
-
 def jitter(square: Square, part: Part, rng: np.random.Generator) -> Square:
     """The square as an imperfect first guess would have it; wide misses for the whole face only."""
     wide = part == "face" and rng.random() < 0.35
@@ -98,14 +84,6 @@ def jitter(square: Square, part: Part, rng: np.random.Generator) -> Square:
         square.side_px * float(np.exp(rng.normal(0, zoom))),
         square.roll_rad + float(rng.normal(0, turn)),
     )
-
-
-def to_crop(landmarks: NDArray[np.floating], square: Square) -> NDArray[np.float32]:
-    """Photo pixels -> sides of the square, origin in its middle, (P, 3)."""
-    cos, sin = np.cos(square.roll_rad), np.sin(square.roll_rad)
-    moved = landmarks[:, :2] - [square.centre_x, square.centre_y]
-    upright = moved @ np.array([[cos, -sin], [sin, cos]])
-    return (np.column_stack([upright, landmarks[:, 2]]) / square.side_px).astype(np.float32)
 
 
 def training_example(
@@ -126,7 +104,7 @@ def training_example(
     if rng.random() < 0.2:
         other = cache[int(rng.integers(len(cache)))].pixels
         pixels = cover(pixels, np.asarray(cv2.resize(other, (size, size)), np.uint8), rng)
-    return degrade(pixels, rng), to_crop(landmarks[points], square), True
+    return degrade(pixels, rng), square.from_photo(landmarks[points]), True
 
 
 def batches(cache: FaceCache, part: Part, size: int, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -156,7 +134,7 @@ def point_loss(predicted: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
 def loss_of(model: Landmarker, part: Part, batch: tuple[Tensor, Tensor, Tensor], weights: Tensor) -> Tensor:
     """Loss of one network on a batch. Convolutions in bfloat16, the rest in float32."""
     crops, points, present = batch
-    net = getattr(model, part)
+    net = model.part(part)
     with torch.autocast("cpu", torch.bfloat16):
         maps = net.body(crops)
     features = torch.relu(net.hidden(maps.float().flatten(1)))
@@ -168,14 +146,14 @@ def loss_of(model: Landmarker, part: Part, batch: tuple[Tensor, Tensor, Tensor],
     return loss
 
 
-def start_at_mean(net: nn.Module, cache: FaceCache, part: Part) -> None:
+def start_at_mean(net: PointNet, cache: FaceCache, part: Part) -> None:
     """Lets the untrained network answer with the mean shape, and its output weights span how shapes vary."""
     rng = np.random.default_rng(0)
     points = part_points(part)
     shapes = []
     for index in rng.permutation(len(cache))[:1500]:
         landmarks = cache[int(index)].landmarks
-        shapes.append(to_crop(landmarks[points], jitter(part_square(part, landmarks), part, rng)).ravel())
+        shapes.append(jitter(part_square(part, landmarks), part, rng).from_photo(landmarks[points]).ravel())
     table = np.stack(shapes)
     mean = table.mean(0)
     _, deviations, directions = np.linalg.svd(table - mean, full_matrices=False)
@@ -192,12 +170,13 @@ def start_at_mean(net: nn.Module, cache: FaceCache, part: Part) -> None:
 def test_error(model: Landmarker, part: Part, portraits: list[Sample]) -> float:
     """Mean distance to the labels on crops at the right place, % of the interocular distance."""
     points, errors = part_points(part), []
-    net = getattr(model, part)
+    net = model.part(part)
     for sample in portraits:
         square = part_square(part, sample.landmarks)
         pixels = cut(sample.pixels, square, net.config.crop_size).pixels
         predicted, _ = net(to_network(pixels[None]))
-        away = np.linalg.norm(predicted[0].numpy()[:, :2] - to_crop(sample.landmarks[points], square)[:, :2], axis=1)
+        wanted = square.from_photo(sample.landmarks[points])
+        away = np.linalg.norm((predicted[0].numpy() - wanted)[:, :2], axis=1)
         unit = np.linalg.norm(sample.landmarks[33, :2] - sample.landmarks[263, :2])
         errors.append(away.mean() * square.side_px / unit)
     return 100 * float(np.mean(errors))
@@ -219,8 +198,8 @@ def train(
 ) -> Landmarker:  # fmt: skip
     """Trains one of the networks for `minutes`, or what is left of them after the last checkpoint in `run`."""
     torch.manual_seed(0)
-    model = Landmarker(config or LandmarkerConfig()).to(memory_format=torch.channels_last)
-    net = getattr(model, part)
+    model = channels_last(Landmarker(config or LandmarkerConfig()))
+    net = model.part(part)
     start_at_mean(net, cache, part)
     trained = [*net.parameters(), *(model.presence.parameters() if part == "face" else ())]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.02)

@@ -44,7 +44,7 @@ def recolour(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     table = np.clip(levels * 255, 0, 255).astype(np.uint8)
     kind = rng.random()
     saturation = 0.0 if kind < 0.12 else float(np.exp(rng.normal(0, 0.35)))
-    grey = np.float32([0.299, 0.587, 0.114])
+    grey = np.array([0.299, 0.587, 0.114], np.float32)
     matrix = saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * grey[None]
     cast = np.exp(rng.normal(0, 0.02 if kind < 0.08 else 0.1, 3)).astype(np.float32)
     return np.asarray(cv2.transform(cv2.LUT(pixels, table), matrix * cast[:, None]), np.uint8)

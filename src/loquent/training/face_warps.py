@@ -60,7 +60,7 @@ class FaceWarper:
         inner = {*topo.LIPS_INNER_UPPER, *topo.LIPS_INNER_LOWER}
         return np.array([inner.issuperset(triangle.tolist()) for triangle in self.triangles])
 
-    def with_rings(self, landmarks: NDArray[np.floating], before: NDArray[np.floating]) -> NDArray[np.float64]:
+    def with_rings(self, landmarks: NDArray[np.floating], before: NDArray[np.floating]) -> NDArray[np.floating]:
         """Landmarks and the ring points round them, (478 + rings, 3).
 
         Ring points sit where they were round `before` and follow the face's oval by RING_FOLLOWS.
@@ -106,7 +106,7 @@ class FaceWarper:
         landmarks = target[: topo.NUM_LANDMARKS].astype(np.float32)
         return Sample(np.asarray(pixels, np.uint8), landmarks), self.mouth_triangles[painted]
 
-    def _paint_triangles(self, target: NDArray[np.float64], size: int) -> NDArray[np.int32]:
+    def _paint_triangles(self, target: NDArray[np.floating], size: int) -> NDArray[np.int32]:
         """(size, size): the index of the nearest triangle that covers each pixel."""
         corners = target[self.triangles]  # (T, 3, 3)
         order = np.argsort(-corners[..., 2].mean(1))
@@ -116,7 +116,7 @@ class FaceWarper:
             cv2.fillConvexPoly(painted, fixed[index], int(index), shift=4)
         return painted
 
-    def _backward_maps(self, source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float32]:
+    def _backward_maps(self, source: NDArray[np.floating], target: NDArray[np.floating]) -> NDArray[np.float32]:
         """(T, 2, 3): for each triangle the affine map from target to source pixels."""
         ends = np.concatenate([target[self.triangles][..., :2], np.ones((len(self.triangles), 3, 1))], axis=-1)
         starts = source[self.triangles][..., :2]
@@ -156,12 +156,12 @@ def _soft_step(x: NDArray[np.floating]) -> NDArray[np.floating]:
     return 0.5 + 0.5 * np.tanh(0.5 * x)
 
 
-def _smoothstep(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    x = np.clip(x, 0, 1)
+def _smoothstep(x: NDArray[np.floating]) -> NDArray[np.floating]:
+    x = np.clip(x, 0.0, 1.0)
     return x * x * (3 - 2 * x)
 
 
-def _lower_lip_side(points: NDArray[np.float64]) -> NDArray[np.float64]:
+def _lower_lip_side(points: NDArray[np.floating]) -> NDArray[np.floating]:
     """(478,): 0 for what stays with the skull, 1 for what hangs on the jaw."""
     mouth_y = 0.5 * (points[78, 1] + points[308, 1])
     chin_y = points[topo.CHIN, 1]
@@ -269,15 +269,15 @@ def fill_mouth(sample: Sample, opening: NDArray[np.bool_], rng: np.random.Genera
     unit = np.linalg.norm(sample.landmarks[33, :2] - sample.landmarks[263, :2])
     top, bottom = sample.landmarks[13, 1], sample.landmarks[14, 1]
     light = sample.pixels[opening].mean() if opening.any() else 60.0
-    dark = np.float32([1.0, 0.55, 0.5]) * rng.uniform(8, 60)
+    dark = np.array([1.0, 0.55, 0.5], np.float32) * rng.uniform(8, 60)
     inside = np.broadcast_to(dark, sample.pixels.shape).copy()
     if rng.random() < 0.6:
         edge = top + unit * rng.uniform(0.03, 0.11)
         teeth = _soft_step((edge - y) / (0.01 * unit + 0.5))
-        inside += teeth * (np.float32([1, 0.94, 0.85]) * rng.uniform(0.6, 1.0) * max(light, 130.0) - inside)
+        inside += teeth * (np.array([1, 0.94, 0.85], np.float32) * rng.uniform(0.6, 1.0) * max(light, 130.0) - inside)
     if rng.random() < 0.4:
         edge = bottom - unit * rng.uniform(0.03, 0.12)
         tongue = _soft_step((y - edge) / (0.015 * unit + 0.5))
-        inside += tongue * (np.float32([1, 0.5, 0.5]) * rng.uniform(60, 170) - inside)
+        inside += tongue * (np.array([1, 0.5, 0.5], np.float32) * rng.uniform(60, 170) - inside)
     weight = cv2.GaussianBlur(opening.astype(np.float32), (0, 0), 0.8)[..., None] * opening[..., None]
     return np.clip(sample.pixels + weight * (inside - sample.pixels), 0, 255).astype(np.uint8)
