@@ -18,56 +18,56 @@ from loquent.types import ARKIT_INDEX, ARKIT_NAMES
 # Articulators; those that a face has twice move both sides alike.
 CHANNELS = (
     "jawOpen", "mouthFunnel", "mouthPucker", "mouthStretch", "mouthSmile", "mouthUpperUp", "mouthLowerDown",
-    "mouthShrugUpper", "mouthShrugLower", "mouthRollLower", "mouthRollUpper", "mouthPress", "mouthDimple", "tongueOut",
+    "mouthShrugUpper", "mouthShrugLower", "mouthRollLower", "mouthRollUpper", "mouthPress", "mouthClose", "tongueOut",
 )  # fmt: skip
 _CHANNEL = {name: index for index, name in enumerate(CHANNELS)}
 
 # Targets by phone: only what differs from zero. Jaw 1 would be a yawn of 3.3 cm between the lips; speech uses a third.
 _TARGETS: dict[str, dict[str, float]] = {
     "sil": {},
-    "iy": {"jawOpen": 0.07, "mouthStretch": 0.22, "mouthSmile": 0.22, "mouthUpperUp": 0.14, "mouthLowerDown": 0.26},
-    "ih": {"jawOpen": 0.12, "mouthStretch": 0.14, "mouthSmile": 0.13, "mouthUpperUp": 0.12, "mouthLowerDown": 0.22},
-    "ix": {"jawOpen": 0.09, "mouthStretch": 0.16, "mouthSmile": 0.06, "mouthUpperUp": 0.10, "mouthLowerDown": 0.22},
-    "ee": {"jawOpen": 0.15, "mouthStretch": 0.20, "mouthSmile": 0.18, "mouthUpperUp": 0.15, "mouthLowerDown": 0.27},
-    "eh": {"jawOpen": 0.24, "mouthStretch": 0.15, "mouthSmile": 0.10, "mouthUpperUp": 0.15, "mouthLowerDown": 0.26},
-    "ae": {"jawOpen": 0.33, "mouthStretch": 0.19, "mouthSmile": 0.12, "mouthUpperUp": 0.17, "mouthLowerDown": 0.27},
-    "a": {"jawOpen": 0.37, "mouthStretch": 0.08, "mouthUpperUp": 0.13, "mouthLowerDown": 0.23},
-    "aa": {"jawOpen": 0.39, "mouthFunnel": 0.04, "mouthUpperUp": 0.11, "mouthLowerDown": 0.20},
-    "ah": {"jawOpen": 0.24, "mouthStretch": 0.05, "mouthUpperUp": 0.11, "mouthLowerDown": 0.20},
-    "ax": {"jawOpen": 0.15, "mouthUpperUp": 0.09, "mouthLowerDown": 0.17},
-    "er": {"jawOpen": 0.14, "mouthFunnel": 0.20, "mouthPucker": 0.16, "mouthLowerDown": 0.12},
-    "ao": {"jawOpen": 0.28, "mouthFunnel": 0.30, "mouthPucker": 0.18, "mouthLowerDown": 0.06},
-    "oo": {"jawOpen": 0.20, "mouthFunnel": 0.32, "mouthPucker": 0.34},
-    "uh": {"jawOpen": 0.12, "mouthFunnel": 0.22, "mouthPucker": 0.32, "mouthLowerDown": 0.05},
-    "uw": {"jawOpen": 0.07, "mouthFunnel": 0.22, "mouthPucker": 0.58},
-    "yy": {"jawOpen": 0.06, "mouthFunnel": 0.26, "mouthPucker": 0.54},
-    "oe": {"jawOpen": 0.15, "mouthFunnel": 0.32, "mouthPucker": 0.38},
+    "iy": {"jawOpen": 0.09, "mouthStretch": 0.26, "mouthSmile": 0.26, "mouthUpperUp": 0.15, "mouthLowerDown": 0.26},
+    "ih": {"jawOpen": 0.15, "mouthStretch": 0.15, "mouthSmile": 0.13, "mouthUpperUp": 0.13, "mouthLowerDown": 0.22},
+    "ix": {"jawOpen": 0.11, "mouthStretch": 0.17, "mouthSmile": 0.06, "mouthUpperUp": 0.10, "mouthLowerDown": 0.22},
+    "ee": {"jawOpen": 0.19, "mouthStretch": 0.22, "mouthSmile": 0.19, "mouthUpperUp": 0.16, "mouthLowerDown": 0.26},
+    "eh": {"jawOpen": 0.26, "mouthStretch": 0.16, "mouthSmile": 0.10, "mouthUpperUp": 0.16, "mouthLowerDown": 0.25},
+    "ae": {"jawOpen": 0.34, "mouthStretch": 0.20, "mouthSmile": 0.12, "mouthUpperUp": 0.18, "mouthLowerDown": 0.26},
+    "a": {"jawOpen": 0.36, "mouthStretch": 0.08, "mouthUpperUp": 0.13, "mouthLowerDown": 0.22},
+    "aa": {"jawOpen": 0.37, "mouthFunnel": 0.04, "mouthUpperUp": 0.11, "mouthLowerDown": 0.19},
+    "ah": {"jawOpen": 0.25, "mouthStretch": 0.05, "mouthUpperUp": 0.11, "mouthLowerDown": 0.19},
+    "ax": {"jawOpen": 0.17, "mouthUpperUp": 0.09, "mouthLowerDown": 0.16},
+    "er": {"jawOpen": 0.15, "mouthFunnel": 0.26, "mouthPucker": 0.22, "mouthLowerDown": 0.10},
+    "ao": {"jawOpen": 0.28, "mouthFunnel": 0.36, "mouthPucker": 0.24, "mouthLowerDown": 0.04},
+    "oo": {"jawOpen": 0.23, "mouthFunnel": 0.36, "mouthPucker": 0.46},
+    "uh": {"jawOpen": 0.13, "mouthFunnel": 0.26, "mouthPucker": 0.42, "mouthLowerDown": 0.04},
+    "uw": {"jawOpen": 0.08, "mouthFunnel": 0.24, "mouthPucker": 0.78, "mouthClose": 0.05},
+    "yy": {"jawOpen": 0.07, "mouthFunnel": 0.30, "mouthPucker": 0.70, "mouthClose": 0.05},
+    "oe": {"jawOpen": 0.17, "mouthFunnel": 0.36, "mouthPucker": 0.50},
     "p": {"jawOpen": 0.04}, "b": {"jawOpen": 0.04}, "m": {"jawOpen": 0.04},
     "f": {"jawOpen": 0.06}, "v": {"jawOpen": 0.06},
     "bf": {"jawOpen": 0.05, "mouthPucker": 0.10},
-    "th": {"jawOpen": 0.10, "mouthUpperUp": 0.12, "mouthLowerDown": 0.22, "tongueOut": 0.16},
-    "dh": {"jawOpen": 0.10, "mouthUpperUp": 0.11, "mouthLowerDown": 0.22, "tongueOut": 0.13},
-    "t": {"jawOpen": 0.07, "mouthUpperUp": 0.12, "mouthLowerDown": 0.26},
-    "d": {"jawOpen": 0.08, "mouthUpperUp": 0.12, "mouthLowerDown": 0.26},
-    "n": {"jawOpen": 0.09, "mouthUpperUp": 0.10, "mouthLowerDown": 0.24},
-    "s": {"jawOpen": 0.03, "mouthStretch": 0.12, "mouthSmile": 0.08, "mouthUpperUp": 0.17, "mouthLowerDown": 0.36},
-    "z": {"jawOpen": 0.03, "mouthStretch": 0.10, "mouthSmile": 0.08, "mouthUpperUp": 0.16, "mouthLowerDown": 0.34},
-    "sh": {"jawOpen": 0.05, "mouthFunnel": 0.42, "mouthPucker": 0.20, "mouthUpperUp": 0.12, "mouthLowerDown": 0.16},
-    "zh": {"jawOpen": 0.05, "mouthFunnel": 0.40, "mouthPucker": 0.20, "mouthUpperUp": 0.11, "mouthLowerDown": 0.16},
+    "th": {"jawOpen": 0.10, "mouthUpperUp": 0.11, "mouthLowerDown": 0.20, "tongueOut": 0.16},
+    "dh": {"jawOpen": 0.10, "mouthUpperUp": 0.10, "mouthLowerDown": 0.20, "tongueOut": 0.13},
+    "t": {"jawOpen": 0.07, "mouthUpperUp": 0.11, "mouthLowerDown": 0.21},
+    "d": {"jawOpen": 0.08, "mouthUpperUp": 0.11, "mouthLowerDown": 0.21},
+    "n": {"jawOpen": 0.09, "mouthUpperUp": 0.09, "mouthLowerDown": 0.20},
+    "s": {"jawOpen": 0.03, "mouthStretch": 0.14, "mouthSmile": 0.08, "mouthUpperUp": 0.15, "mouthLowerDown": 0.31},
+    "z": {"jawOpen": 0.03, "mouthStretch": 0.12, "mouthSmile": 0.08, "mouthUpperUp": 0.14, "mouthLowerDown": 0.29},
+    "sh": {"jawOpen": 0.05, "mouthFunnel": 0.50, "mouthPucker": 0.28, "mouthUpperUp": 0.12, "mouthLowerDown": 0.14},
+    "zh": {"jawOpen": 0.05, "mouthFunnel": 0.48, "mouthPucker": 0.28, "mouthUpperUp": 0.11, "mouthLowerDown": 0.14},
     "sy": {"jawOpen": 0.04, "mouthFunnel": 0.18, "mouthPucker": 0.05, "mouthUpperUp": 0.14, "mouthLowerDown": 0.28},
-    "r": {"jawOpen": 0.08, "mouthFunnel": 0.26, "mouthPucker": 0.24, "mouthLowerDown": 0.10},
+    "r": {"jawOpen": 0.08, "mouthFunnel": 0.30, "mouthPucker": 0.32, "mouthLowerDown": 0.08},
     "dx": {"jawOpen": 0.11, "mouthUpperUp": 0.10, "mouthLowerDown": 0.22},
     "rr": {"jawOpen": 0.12, "mouthUpperUp": 0.11, "mouthLowerDown": 0.23},
-    "l": {"jawOpen": 0.13, "mouthUpperUp": 0.11, "mouthLowerDown": 0.22},
+    "l": {"jawOpen": 0.13, "mouthUpperUp": 0.10, "mouthLowerDown": 0.20},
     "y": {"jawOpen": 0.07, "mouthStretch": 0.18, "mouthSmile": 0.15, "mouthUpperUp": 0.12, "mouthLowerDown": 0.24},
-    "k": {"jawOpen": 0.12, "mouthUpperUp": 0.09, "mouthLowerDown": 0.20},
-    "g": {"jawOpen": 0.12, "mouthUpperUp": 0.09, "mouthLowerDown": 0.20},
-    "ng": {"jawOpen": 0.12, "mouthUpperUp": 0.09, "mouthLowerDown": 0.20},
+    "k": {"jawOpen": 0.12, "mouthUpperUp": 0.08, "mouthLowerDown": 0.18},
+    "g": {"jawOpen": 0.12, "mouthUpperUp": 0.08, "mouthLowerDown": 0.18},
+    "ng": {"jawOpen": 0.12, "mouthUpperUp": 0.08, "mouthLowerDown": 0.18},
     "x": {"jawOpen": 0.13, "mouthUpperUp": 0.10, "mouthLowerDown": 0.20},
     "hy": {"jawOpen": 0.08, "mouthStretch": 0.16, "mouthSmile": 0.10, "mouthUpperUp": 0.13, "mouthLowerDown": 0.26},
     "hh": {"jawOpen": 0.15, "mouthUpperUp": 0.09, "mouthLowerDown": 0.18},
     "q": {"jawOpen": 0.10, "mouthUpperUp": 0.07, "mouthLowerDown": 0.14},
-    "w": {"jawOpen": 0.06, "mouthFunnel": 0.18, "mouthPucker": 0.62},
+    "w": {"jawOpen": 0.07, "mouthFunnel": 0.20, "mouthPucker": 0.85, "mouthClose": 0.06},
     "rx": {"jawOpen": 0.14, "mouthUpperUp": 0.09, "mouthLowerDown": 0.18},
 }  # fmt: skip
 
@@ -84,16 +84,17 @@ _LIP_STRENGTH = {
     "k": 0.1, "g": 0.1, "ng": 0.1, "x": 0.1, "hh": 0.04, "q": 0.04, "y": 0.4, "hy": 0.4, "dx": 0.12, "rr": 0.14,
     "rx": 0.1,
 }  # fmt: skip
-_VOWEL_JAW_STRENGTH, _VOWEL_LIP_STRENGTH = 0.75, 0.7
+_VOWEL_JAW_STRENGTH, _VOWEL_LIP_STRENGTH = 1.0, 0.8
 _REDUCED = {"ax": 0.4, "ix": 0.5, "ih": 0.6, "uh": 0.6}  # weak vowels give way to their neighbours
 
 # Time constants of the pull in seconds, before and after the phone.
-_JAW_TIMES_S = (0.055, 0.060)
+_JAW_TIMES_S = (0.048, 0.052)
 _SPREAD_TIMES_S = (0.050, 0.050)
 _ROUND_TIMES_S = (0.090, 0.055)  # rounding is anticipated
 _ROUND_CHANNELS = ("mouthFunnel", "mouthPucker")
 
-_CLOSURE_RAMP_S = 0.065
+_JAW_LIMIT = 0.55  # approached softly by the loudest vowels
+_CLOSURE_RAMP_S = 0.058
 _CLOSURE_HOLD_S = 0.075  # shortest full closure: at 25 frames a second one frame always falls into it
 _JAW_TO_CLOSE = 0.87  # mouthClose that seals lips parted by jawOpen 1 (measured on ICT Face Model Light)
 
@@ -166,6 +167,8 @@ def articulate(
     targets = _styled_targets(track, effort, style)
     curves = _blend(track, targets, times_s, style)
     curves = _smooth(curves, 0.011 * step_rate_hz)
+    jaw = curves[:, _CHANNEL["jawOpen"]]
+    curves[:, _CHANNEL["jawOpen"]] = _JAW_LIMIT * np.tanh(jaw / _JAW_LIMIT)
     closure = _contact(track, BILABIALS, times_s)
     labiodental = _contact(track, LABIODENTALS, times_s) * (1 - closure)
     return Mouth(_apply_contacts(curves, closure, labiodental), np.maximum(closure, labiodental).astype(np.float32))
@@ -230,12 +233,12 @@ def _apply_contacts(curves: NDArray, closure: NDArray, labiodental: NDArray) -> 
     value["mouthUpperUp"] = value["mouthUpperUp"] * (1 - either) + 0.20 * labiodental
     value["mouthFunnel"] *= 1 - 0.92 * either
     value["mouthShrugUpper"] *= 1 - either
-    close = _JAW_TO_CLOSE * value["jawOpen"] * (closure + 0.75 * labiodental)
+    shut = _JAW_TO_CLOSE * value["jawOpen"]
+    value["mouthClose"] = np.maximum(np.minimum(value["mouthClose"], 0.7 * shut), shut * (closure + 0.75 * labiodental))
     value["mouthPress"] += 0.18 * closure
     value["mouthRollLower"] += 0.10 * closure + 0.34 * labiodental
     value["mouthRollUpper"] += 0.08 * closure
     expression = np.zeros((len(closure), len(ARKIT_NAMES)), np.float32)
-    expression[:, ARKIT_INDEX["mouthClose"]] = close
     for name, curve in value.items():
         sides = (name,) if name in ARKIT_INDEX else (f"{name}Left", f"{name}Right")
         for side in sides:

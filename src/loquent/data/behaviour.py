@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loquent.data.articulation import ArticulationStyle, Mouth, articulate
-from loquent.data.phones import SILENCE, VOWELS, PhoneTrack
+from loquent.data.phones import VOWELS, PhoneTrack
 from loquent.data.prosody import Prosody
 from loquent.types import ARKIT_INDEX, ARKIT_NAMES, EMOTIONS, MOTION_RATE_HZ, Motion
 
@@ -29,10 +29,10 @@ _EMOTION_FACES: dict[str, dict[str, float]] = {
     "disgust": {"noseSneer": 0.60, "mouthUpperUp": 0.20, "browDown": 0.40, "eyeSquint": 0.34, "mouthFrown": 0.22,
                 "cheekSquint": 0.20},
     "fear": {"browInnerUp": 0.70, "browOuterUp": 0.30, "eyeWide": 0.55, "mouthStretch": 0.26, "mouthFrown": 0.12},
-    "happiness": {"mouthSmile": 0.52, "cheekSquint": 0.42, "eyeSquint": 0.18, "mouthDimple": 0.10,
+    "happiness": {"mouthSmile": 0.66, "cheekSquint": 0.50, "eyeSquint": 0.18, "mouthDimple": 0.10,
                   "browOuterUp": 0.10, "mouthUpperUp": 0.05},
     "neutral": {},
-    "sadness": {"browInnerUp": 0.62, "mouthFrown": 0.42, "eyeSquint": 0.10, "mouthShrugLower": 0.12,
+    "sadness": {"browInnerUp": 0.62, "mouthFrown": 0.55, "eyeSquint": 0.10, "mouthShrugLower": 0.12,
                 "eyeBlink": 0.12, "browDown": 0.06},
     "surprise": {"browInnerUp": 0.50, "browOuterUp": 0.62, "eyeWide": 0.48, "jawOpen": 0.03},
 }  # fmt: skip
@@ -102,6 +102,7 @@ def act(track: PhoneTrack, prosody: Prosody, person: Person, num_frames: int, rn
     _add_mouth_life(rest, prosody, person, times_s, activity, rng)
     gaze_deg = _gaze(prosody, person, times_s, rotation_deg, rng)
     blinks = _blinks(prosody, person, times_s, gaze_deg, rng)
+    _add_lids_following_gaze(rest, gaze_deg)
     expression = _compose(expression, rest[::_STEP], mouth.contact.astype(np.float64), person)
     _add_blinks(expression, blinks[::_STEP], person)
     gaze = np.radians(gaze_deg[::_STEP])
@@ -113,18 +114,16 @@ def act(track: PhoneTrack, prosody: Prosody, person: Person, num_frames: int, rn
     )
 
 
-def _mouth(
-    track: PhoneTrack, prosody: Prosody, person: Person, num_frames: int, rng: np.random.Generator
-) -> Mouth:
+def _mouth(track: PhoneTrack, prosody: Prosody, person: Person, num_frames: int, rng: np.random.Generator) -> Mouth:
     trait = person.trait("articulation")
-    amount = float(np.exp(0.15 * trait + 0.05 * rng.standard_normal())) * person.temper("articulation")
+    amount = float(np.exp(0.12 * trait + 0.05 * rng.standard_normal())) * person.temper("articulation")
     vary = np.exp(0.07 * rng.standard_normal(5))
     style = ArticulationStyle(
         amount=amount, jaw=vary[0], rounding=vary[1], spread=vary[2], quickness=vary[3], upper_lip=vary[4] * 1.0
     )
     vowels = track.is_any(VOWELS)
     effort = np.ones(len(track))
-    effort[vowels] = np.clip(0.80 + 0.27 * prosody.prominence[vowels], 0.72, 1.32)
+    effort[vowels] = np.clip(0.84 + 0.20 * prosody.prominence[vowels], 0.75, 1.22)
     effort *= np.exp(0.07 * rng.standard_normal(len(track)))
     per_frame = int(_MOUTH_RATE_HZ / MOTION_RATE_HZ)
     mouth = articulate(track, effort, style, (num_frames - 1) * per_frame + 1, _MOUTH_RATE_HZ)
@@ -158,7 +157,7 @@ def _head(
     rotation += _nods(track, prosody, times_s, tempo, rng)
     rotation += _phrase_gestures(prosody, times_s, rng)
     rotation *= amount
-    rotation[:, 0] += person.temper("head") * 0 + _TEMPERS[person.emotion].chin_deg * min(person.intensity, 1.2)
+    rotation[:, 0] += _TEMPERS[person.emotion].chin_deg * min(person.intensity, 1.2)
     if person.emotion == "contempt":
         rotation[:, 2] += 2.0 * person.intensity
     limits = np.array((11.0, 14.0, 9.0))
@@ -166,9 +165,7 @@ def _head(
     return rotation, _translation(rotation, times_s, clock_s, amount, rng)
 
 
-def _nods(
-    track: PhoneTrack, prosody: Prosody, times_s: NDArray, tempo: float, rng: np.random.Generator
-) -> NDArray:
+def _nods(track: PhoneTrack, prosody: Prosody, times_s: NDArray, tempo: float, rng: np.random.Generator) -> NDArray:
     """Beats on prominent syllables, in degrees (T, 3)."""
     beats = np.zeros((len(times_s), 3))
     last_s = -1.0
@@ -243,9 +240,7 @@ def _add_brows(
     _add(face, "eyeWide", 0.25 * amount * raised)
 
 
-def _add_emotion(
-    face: NDArray, person: Person, times_s: NDArray, activity: NDArray, rng: np.random.Generator
-) -> None:
+def _add_emotion(face: NDArray, person: Person, times_s: NDArray, activity: NDArray, rng: np.random.Generator) -> None:
     for name, value in _EMOTION_FACES[person.emotion].items():
         swell = 1 + 0.16 * _wander(times_s, 1.3, rng)
         _add(face, name, value * person.intensity * swell * (0.82 + 0.18 * activity))
@@ -301,9 +296,18 @@ def _gaze(
     return np.clip(steady + targets, -16, 16)
 
 
-def _blinks(
-    prosody: Prosody, person: Person, times_s: NDArray, gaze_deg: NDArray, rng: np.random.Generator
-) -> NDArray:
+def _add_lids_following_gaze(face: NDArray, gaze_deg: NDArray) -> None:
+    """ARKit's look weights, which move the lids; 1 is as far as eyes turn."""
+    pitch, yaw = gaze_deg[:, 0], gaze_deg[:, 1]
+    _add(face, "eyeLookUp", np.clip(pitch / 28, 0, 1))
+    _add(face, "eyeLookDown", np.clip(-pitch / 28, 0, 1))
+    for outward, inward in (("Left", "Right"), ("Right", "Left")):
+        side = np.clip(yaw / 38 * (1 if outward == "Left" else -1), 0, 1)
+        _add(face, f"eyeLookOut{outward}", side)
+        _add(face, f"eyeLookIn{inward}", side)
+
+
+def _blinks(prosody: Prosody, person: Person, times_s: NDArray, gaze_deg: NDArray, rng: np.random.Generator) -> NDArray:
     """(T,), how far the lids are closed by blinking. Rates and lengths are those of people in conversation."""
     rate_hz = 17 / 60 * float(np.exp(0.33 * person.trait("blink_rate"))) * person.temper("blinks")
     rate_hz = float(np.clip(rate_hz, 10 / 60, 32 / 60))

@@ -17,13 +17,14 @@ from loquent.data.prosody import analyse_prosody
 from loquent.data.recordings import read_ljspeech
 from loquent.data.shards import ShardWriter, Utterance
 from loquent.data.sound import change_voice, record_somewhere
-from loquent.data.texts import LANGUAGES, passage, sentence
+from loquent.data.texts import LANGUAGES, sentence
 from loquent.data.voices import (
     ESPEAK_VARIANTS,
     FESTIVAL_VOICES,
     FLITE_VOICES,
     Recording,
     available_engines,
+    installed_festival_voices,
     say_with_espeak,
     say_with_festival,
     say_with_flite,
@@ -34,8 +35,8 @@ from loquent.types import EMOTIONS, MOTION_RATE_HZ, SPEECH_RATE_HZ
 logger = logging.getLogger(__name__)
 
 _ENGLISH_VOICES = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-029")
-_SHARES = {"real": 0.24, "espeak-en": 0.20, "espeak": 0.26, "flite": 0.20, "festival": 0.10}
-_FESTIVAL_BATCH = 40
+_SHARES = {"real": 0.26, "espeak-en": 0.15, "espeak": 0.21, "flite": 0.18, "festival": 0.20}
+_FESTIVAL_BATCH = 12
 _LONGEST_S = 14.0
 
 # How a voice changes with an emotion: factors on pace, pitch and pitch range.
@@ -94,9 +95,15 @@ class Sources:
 
 
 def _festival_batch(rng: np.random.Generator) -> list[Spoken]:
-    texts = [passage("en", rng, 1) for _ in range(_FESTIVAL_BATCH)]
-    recordings = say_with_festival(texts, _pick(FESTIVAL_VOICES, rng), float(rng.uniform(0.85, 1.25)))
-    return [Spoken(recording, "en") for recording in recordings]
+    """Several sentences of one voice: English in every second batch."""
+    voices = [
+        voice for voice in installed_festival_voices() if (FESTIVAL_VOICES[voice] == "en") == (rng.random() < 0.5)
+    ]
+    voice = _pick(voices or installed_festival_voices(), rng)
+    language = FESTIVAL_VOICES[voice]
+    texts = [sentence(language, rng) for _ in range(_FESTIVAL_BATCH)]
+    recordings = say_with_festival(texts, voice, float(rng.uniform(0.85, 1.25)))
+    return [Spoken(recording, language) for recording in recordings]
 
 
 def make_utterance(sources: Sources, kind: str, rng: np.random.Generator) -> Utterance:
@@ -165,8 +172,8 @@ def _another_throat(spoken: Recording, kind: str, emotion: str, rng: np.random.G
     if rng.random() > (0.85 if kind == "real" else 0.35):
         return spoken
     wide = kind == "real"
-    throat = float(np.exp(rng.uniform(-0.26, 0.10) if wide else rng.normal(0, 0.07)))
-    pitch = throat * float(np.exp(rng.normal(-0.1, 0.22) if wide else rng.normal(0, 0.10)))
+    throat = float(np.exp(rng.uniform(-0.26, 0.12) if wide else rng.normal(0, 0.07)))
+    pitch = throat * float(np.exp(rng.uniform(-0.45, 0.20) if wide else rng.normal(0, 0.10)))
     pace = float(np.exp(rng.normal(0, 0.10)))
     if wide:  # synthetic voices have the emotion's prosody from their engine
         factors = _VOICE_BY_EMOTION[emotion]
@@ -188,7 +195,7 @@ def build(
     Args:
         out: folder for shards and index; made if needed.
         hours: wanted length of speech with its pauses.
-        seed: the same seed, engines and recordings give the same corpus.
+        seed: the same seed, engines and recordings give the same corpus in a fresh process (espeak-ng keeps state).
         speech: folder of real speech (see `read_ljspeech`); None for synthetic voices only.
         transcripts: further transcripts for it.
         report: called with the hours made so far, after every utterance.

@@ -41,7 +41,20 @@ _IPA = {
     "ɥ": "w", "ɰ": "x", "ʁ": "rx", "ʀ": "rx", "ɧ": "sh",
 }  # fmt: skip
 
-# CMU's names (pocksphinx in capitals, flite and festival in small letters, without stress digits).
+# SAMPA as festival's Italian, Catalan, Czech and Finnish voices use it, without stress digits and length marks.
+_SAMPA = {
+    "#": ("sil",), "pau": ("sil",), "_": ("q",),
+    "a": ("a",), "e": ("eh",), "E": ("eh",), "i": ("iy",), "o": ("oo",), "O": ("ao",), "u": ("uw",), "y": ("yy",),
+    "ax": ("ax",), "ae": ("ae",), "oe": ("oe",),
+    "p": ("p",), "b": ("b",), "m": ("m",), "B": ("bf",), "f": ("f",), "v": ("v",), "nf": ("v",), "w": ("w",),
+    "t": ("t",), "d": ("d",), "n": ("n",), "D": ("dh",), "T": ("th",), "s": ("s",), "z": ("z",), "ts": ("t", "s"),
+    "dz": ("d", "z"), "c": ("t", "s"), "tS": ("t", "sh"), "dZ": ("d", "zh"), "S": ("sh",), "Z": ("zh",),
+    "c~": ("t", "sh"), "s~": ("sh",), "z~": ("zh",), "r~": ("zh",), "dz~": ("d", "zh"), "t~": ("t",), "d~": ("d",),
+    "n~": ("n",), "J": ("n",), "L": ("l",), "l": ("l",), "r": ("rr",), "rr": ("rr",), "j": ("y",), "k": ("k",),
+    "g": ("g",), "G": ("x",), "N": ("ng",), "ng": ("ng",), "x": ("x",), "ch": ("x",), "h": ("hh",),
+}  # fmt: skip
+
+# CMU's names (pocketsphinx in capitals, flite and festival in small letters, without stress digits).
 _ARPABET = {
     "aa": ("aa",), "ae": ("ae",), "ah": ("ah",), "ao": ("ao",), "aw": ("a", "uh"), "ax": ("ax",), "axr": ("er",),
     "ay": ("a", "ih"), "b": ("b",), "ch": ("t", "sh"), "d": ("d",), "dh": ("dh",), "dx": ("dx",), "eh": ("eh",),
@@ -57,6 +70,8 @@ _ARPABET = {
 
 def parts_of_ipa(name: str) -> tuple[str, ...]:
     """Phones of one IPA name; stress, length, tone and secondary articulation are ignored; () is nothing known."""
+    if name.startswith("("):  # not a phone: "(en)" switches the language
+        return ()
     base = unicodedata.normalize("NFD", name)
     return tuple(_IPA[symbol] for symbol in base if symbol in _IPA)
 
@@ -64,6 +79,11 @@ def parts_of_ipa(name: str) -> tuple[str, ...]:
 def parts_of_arpabet(name: str) -> tuple[str, ...]:
     """Phones of one CMU name, in either case, with or without a stress digit; () is nothing known."""
     return _ARPABET.get(name.lower().rstrip("012"), ())
+
+
+def parts_of_sampa(name: str) -> tuple[str, ...]:
+    """Phones of one SAMPA name, with or without stress and length marks; () is nothing known."""
+    return _SAMPA.get(name.rstrip("012:"), ())
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,7 @@ def _level_and_pitch(samples: NDArray[np.float32]) -> tuple[NDArray, NDArray]:
     """Level in dB and pitch in octaves at 100 Hz, by autocorrelation."""
     hop = SPEECH_RATE_HZ // _RATE_HZ
     padded = np.pad(samples, (_WINDOW // 2, _WINDOW))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[:: hop][: len(samples) // hop + 1]
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::hop][: len(samples) // hop + 1]
     frames = frames - frames.mean(axis=1, keepdims=True)
     power = (frames**2).mean(axis=1) + 1e-9
     level_db = 10 * np.log10(power)
@@ -50,13 +50,17 @@ def _level_and_pitch(samples: NDArray[np.float32]) -> tuple[NDArray, NDArray]:
     # A taper favours short lags, so that the first peak wins over its multiples.
     lags = correlation[:, low:high] / (correlation[:, :1] + 1e-12) * np.linspace(1.0, 0.75, high - low)
     best = lags.argmax(axis=1)
-    voiced = (lags.max(axis=1) > 0.28) & (level_db > 12)
+    voiced = (lags.max(axis=1) > 0.45) & (level_db > np.quantile(level_db, 0.95) - 24)
+    voiced &= np.convolve(voiced, np.ones(5), mode="same") >= 4  # single frames are not to be trusted
     if voiced.sum() < 5:
         return level_db, np.zeros(len(level_db))
     octaves = np.log2(SPEECH_RATE_HZ / (best + low))
     octaves = octaves - np.median(octaves[voiced])
+    voiced &= np.abs(octaves) < 0.8  # further away are octave errors
+    if not voiced.any():
+        return level_db, np.zeros(len(level_db))
     at = np.arange(len(octaves))
-    held = np.interp(at, at[voiced], np.clip(octaves[voiced], -1, 1))
+    held = np.interp(at, at[voiced], _median_of_five(octaves[voiced]))
     return level_db, np.convolve(np.pad(held, 4, mode="edge"), np.ones(9) / 9, mode="valid")
 
 
@@ -74,6 +78,10 @@ def _prominence(track: PhoneTrack, level_db: NDArray, pitch: NDArray) -> NDArray
     score = sum(weight * _standardise(value) for weight, value in ((0.45, level), (0.6, height), (0.45, length)))
     prominence[vowels] = np.clip(0.45 + 0.55 * score, 0, 2)
     return prominence
+
+
+def _median_of_five(values: NDArray) -> NDArray:
+    return np.median(np.lib.stride_tricks.sliding_window_view(np.pad(values, 2, mode="edge"), 5), axis=1)
 
 
 def _standardise(value: NDArray) -> NDArray:

@@ -75,7 +75,9 @@ def align(samples: NDArray[np.float32], text: str) -> PhoneTrack:
     try:
         from pocketsphinx import Decoder
     except ImportError as error:
-        raise MissingExtraError("aligning words with speech needs pocketsphinx: `pip install loquent[align]`") from error
+        raise MissingExtraError(
+            "aligning words with speech needs pocketsphinx: `pip install loquent[align]`"
+        ) from error
     decoder = Decoder(lm=None, bestpath=False, loglevel="FATAL", **_BEAMS)
     for word, sounds in _MORE_WORDS.items():
         if decoder.lookup_word(word) is None:

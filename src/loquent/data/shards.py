@@ -69,6 +69,12 @@ class ShardWriter:
         self._write_shard()
 
     def add(self, utterance: Utterance) -> None:
+        """Takes one utterance.
+
+        Raises:
+            CorpusError: its arrays do not cover the same frames.
+        """
+        _check(utterance)
         self._pending.append(utterance)
         if len(self._pending) >= self._per_shard:
             self._write_shard()
@@ -226,11 +232,9 @@ class CorpusWindows(Dataset[dict[str, Tensor]]):
         }
 
 
-def utterance_arrays_agree(utterance: Utterance) -> bool:
-    """Whether audio, motion and phones cover the same frames, as the format demands."""
+def _check(utterance: Utterance) -> None:
     frames = utterance.num_frames
-    return (
-        utterance.motion.shape == (frames, MOTION_DIM)
-        and len(utterance.audio) == frames * _SAMPLES_PER_FRAME
-        and len(utterance.phones) == frames * _PHONES_PER_FRAME
-    )
+    wanted = ((frames, MOTION_DIM), (frames * _SAMPLES_PER_FRAME,), (frames * _PHONES_PER_FRAME,))
+    given = (utterance.motion.shape, utterance.audio.shape, utterance.phones.shape)
+    if wanted != given:
+        raise CorpusError(f"motion, audio and phones of shapes {given} do not cover the same frames; wanted {wanted}")

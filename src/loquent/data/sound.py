@@ -187,7 +187,9 @@ def _band_limited(samples: NDArray, rng: np.random.Generator) -> NDArray:
 def _through_codec(samples: NDArray, rng: np.random.Generator) -> NDArray:
     """Encoded and decoded at a low rate, and moved back by the codec's delay."""
     codec, container, bit_rates = (
-        ("libmp3lame", "mp3", (24_000, 32_000, 48_000)) if rng.random() < 0.5 else ("libopus", "ogg", (8_000, 12_000, 20_000))
+        ("libmp3lame", "mp3", (24_000, 32_000, 48_000))
+        if rng.random() < 0.5
+        else ("libopus", "ogg", (8_000, 12_000, 20_000))
     )
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as output:
@@ -196,7 +198,9 @@ def _through_codec(samples: NDArray, rng: np.random.Generator) -> NDArray:
         block = np.clip(samples * 32767, -32767, 32767).astype(np.int16)[None]
         frame = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
         frame.sample_rate = SPEECH_RATE_HZ
-        resampler = av.AudioResampler(format=stream.format, layout="mono", rate=SPEECH_RATE_HZ, frame_size=stream.frame_size or 320)
+        resampler = av.AudioResampler(
+            format=stream.format, layout="mono", rate=SPEECH_RATE_HZ, frame_size=stream.frame_size or 320
+        )
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
             output.mux(stream.encode(piece))
         output.mux(stream.encode(None))

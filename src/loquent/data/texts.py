@@ -147,7 +147,24 @@ _SENTENCES: dict[str, tuple[str, ...]] = {
         "Besok kami akan pergi ke pantai bersama-sama.", "Cuaca hari ini sangat bagus.", "Saya tidak mengerti.",
     ),
 }  # fmt: skip
-LANGUAGES = tuple(_SENTENCES)
+LANGUAGES = tuple(_SENTENCES)  # that espeak-ng speaks here
+
+# For voices of other engines, which read plain letters only.
+_PLAIN_LETTERS = {
+    "ca": ("Bon dia, com va tot?", "La meva mare viu a prop del mar.", "Vull una poma i un xic de pa.", "Avui fa bo."),
+    "cs": (
+        "Dobry den, jmenuji se Pavel.",
+        "Moje babicka pece chleba.",
+        "Kdy pojedeme do Brna?",
+        "Mam rad modrou barvu.",
+    ),
+    "fi-ascii": (
+        "Huomenta, mita kuuluu?",
+        "Mummo asuu pienessa kylassa.",
+        "Ostimme voita ja mehua.",
+        "Nyt sataa vetta.",
+    ),
+}
 
 # Letters for made-up words, in the writing that the voice reads: consonants and vowels.
 _LATIN = ("p b m f v t d n s l k g r w h", "a e i o u ai ou")
@@ -186,12 +203,12 @@ def english_sentence(rng: np.random.Generator) -> str:
 
 
 def sentence(language: str, rng: np.random.Generator) -> str:
-    """One sentence, or a few made-up words, for an espeak-ng voice: "en" and its kin, or one of LANGUAGES."""
+    """One sentence, or a few made-up words, "en" and its kin, one of LANGUAGES, or of festival's voices."""
     if language.startswith("en"):
         return made_up("en", rng) if rng.random() < 0.06 else english_sentence(rng)
     if language not in _NO_MADE_UP and rng.random() < 0.45:
         return made_up(language, rng)
-    return _pick(_SENTENCES[language], rng)
+    return _pick((_SENTENCES | _PLAIN_LETTERS)[language], rng)
 
 
 def made_up(language: str, rng: np.random.Generator) -> str:
@@ -202,11 +219,6 @@ def made_up(language: str, rng: np.random.Generator) -> str:
         syllables = [_pick(consonants, rng) + _pick(vowels, rng) for _ in range(int(rng.integers(1, 4)))]
         words.append("".join(syllables) + ("," if rng.random() < 0.12 else ""))
     return " ".join(words).rstrip(",") + "."
-
-
-def passage(language: str, rng: np.random.Generator, num_sentences: int) -> str:
-    """Several sentences in a row."""
-    return " ".join(sentence(language, rng) for _ in range(num_sentences))
 
 
 def _clause(rng: np.random.Generator) -> str:
