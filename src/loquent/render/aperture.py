@@ -107,6 +107,20 @@ class Opening:
 
 
 @dataclass(frozen=True, eq=False)
+class Spread:
+    """What the landmarks of some frames do to an opening and the skin round it. Shape letter: T frames."""
+
+    shifts: list[NDArray[np.float32]]  # expression displacement (T, N, 3) of each of the opening's point fields
+    presence: NDArray[np.float32]  # (T,), how far the opening's layers replace the photo moved as one: 0 at rest
+
+
+def presence(shift: NDArray[np.float32], fade_px: float) -> NDArray[np.float32]:
+    """(T,) from displacements (T, K, 3) of an opening's landmarks: 0 where none moves, 1 from about `fade_px` on."""
+    largest = np.sqrt((shift[..., :2] ** 2).sum(-1).max(1))
+    return (1 - np.exp(-((largest / fade_px) ** 2))).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
 class EdgeMasks:
     """Parts of the pixels of a box; upper + lower + opening = 1."""
 

@@ -18,12 +18,14 @@ from loquent.face.topology import (
     RIGHT_EYE_UPPER,
     RIGHT_IRIS,
 )
-from loquent.render.aperture import Opening, dense_edge
+from loquent.render.aperture import Opening, Spread, dense_edge, presence
 from loquent.render.head import HeadModel, PointField, Pose
 from loquent.render.warp import Lattice, Texture, invert, smoothstep, unfold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_FADE = 0.004  # movement of lids or iris, in interocular distances, over which the layers replace the photo
 
 
 @dataclass(frozen=True)
@@ -164,16 +166,20 @@ class Eye:
             np.uint8
         )
 
-    def spread(self, landmark_shift: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Expression displacements of all points of the eye for a batch of frames; goes into `draw`."""
+    def spread(self, landmark_shift: NDArray[np.float32]) -> Spread:
+        """What displacements (T, 478, 3) of the landmarks do to the eye."""
+        fields = (*self._fields, *self._edges, self._border)
+        own = landmark_shift[:, [*self._points.upper, *self._points.lower, *self._points.iris]]
         iris = landmark_shift[:, list(self._points.iris)].mean(1, keepdims=True)
-        return [*(f.spread(landmark_shift) for f in (*self._fields, *self._edges, self._border)), iris]
+        return Spread([*(f.spread(landmark_shift) for f in fields), iris], presence(own, _FADE * self._unit))
 
-    def draw(self, picture: NDArray[np.uint8], spread: list[NDArray[np.float32]], frame: int, pose: Pose) -> None:
+    def draw(self, picture: NDArray[np.uint8], spread: Spread, frame: int, pose: Pose) -> None:
         """Draws the eye into an RGB picture (H, W, 3), in place."""
+        if spread.presence[frame] < 0.01:
+            return
         shape = (self.lattice.num_rows, self.lattice.num_columns, 2)
         fields = (*self._fields, *self._edges, self._border)
-        shifts = [f.displacement(values[frame], pose) for f, values in zip(fields, spread, strict=False)]
+        shifts = [f.displacement(values[frame], pose) for f, values in zip(fields, spread.shifts, strict=False)]
         edges = [e.points[:, :2] + s for e, s in zip(self._edges, shifts[2:4], strict=True)]
         border = self._border.points[:, :2] + shifts[4]
         low, high = np.floor(border.min(0)).astype(int), np.ceil(border.max(0)).astype(int) + 1
@@ -189,12 +195,12 @@ class Eye:
             layers.append(texture.draw(source, targets, box))
         ball = self._ball.displacement(np.zeros((len(self._ball.points), 3), np.float32), pose).reshape(shape)
         source = invert(ball, self.lattice, points, iterations=2)
-        source -= self._iris_shift(source, spread[5][frame, 0, :2])
+        source -= self._iris_shift(source, spread.shifts[5][frame, 0, :2])
         eyeball = self._eyeball.draw(source, targets, box)
         gap = (1 - masks.upper - masks.lower)[..., None]
         mixed = layers[0] * masks.upper[..., None] + layers[1] * masks.lower[..., None]
         mixed[..., :3] += eyeball * gap
-        share = (mixed[..., 3:] + 255 * gap) * np.float32(1 / 255)
+        share = (mixed[..., 3:] + 255 * gap) * np.float32(spread.presence[frame] / 255)
         below = picture[box[1] : box[3], box[0] : box[2]]
         picture[box[1] : box[3], box[0] : box[2]] = np.round(below + (mixed[..., :3] - below) * share).astype(np.uint8)
 

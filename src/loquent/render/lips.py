@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from loquent.face.topology import LIPS_INNER_LOWER, LIPS_INNER_UPPER, LIPS_OUTER_LOWER, LIPS_OUTER_UPPER
+from loquent.face.topology import LIPS, LIPS_INNER_LOWER, LIPS_INNER_UPPER, LIPS_OUTER_LOWER, LIPS_OUTER_UPPER
 from loquent.motion.face_model import LIP_RING2_LOWER, LIP_RING2_UPPER, LIP_RING3_LOWER, LIP_RING3_UPPER
-from loquent.render.aperture import Opening, dense_edge
+from loquent.render.aperture import Opening, Spread, dense_edge, presence
 from loquent.render.head import HeadModel, PointField, Pose
 from loquent.render.warp import Lattice, Texture, invert, smoothstep, unfold
 
@@ -22,6 +22,7 @@ LOWER_LIP = {n for ring in (LIPS_INNER_LOWER, LIPS_OUTER_LOWER, LIP_RING2_LOWER,
 INNER_LIPS = {*LIPS_INNER_UPPER[1:-1], *LIPS_INNER_LOWER[1:-1], *LIP_RING3_LOWER[1:-1], *LIP_RING3_UPPER[1:-1]}
 
 _CLOSED = 0.02  # lips closer than this (interocular distances) count as closed in the photo
+_FADE = 0.006  # movement of the lips, in interocular distances, over which the layers replace the photo
 _SHUT_PX = 0.3  # lips closer than this show nothing between them
 _LINE_SHADE = 0.3  # darkening of the line between closed lips that were open in the photo
 
@@ -34,6 +35,7 @@ class LipFrame:
     opening: Opening
     contour_px: NDArray[np.float32]  # (N, 2) inner lips in the frame: upper edge left to right, then lower edge back
     shifts: tuple[NDArray[np.float32], NDArray[np.float32]]  # of the upper and lower layer's lattice, (H, W, 2)
+    presence: float  # how far the layers replace the photo moved as one
 
 
 class Lips:
@@ -107,15 +109,17 @@ class Lips:
             skin = cv2.remap(patch, source.astype(np.float32), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
             self._textures.append(Texture(np.dstack([skin, share]), box[0], box[1]))
 
-    def spread(self, landmark_shift: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Expression displacements of all points of the mouth for a batch of frames; goes into `place`."""
-        return [field.spread(landmark_shift) for field in (*self._fields, *self._edges, self._border)]
+    def spread(self, landmark_shift: NDArray[np.float32]) -> Spread:
+        """What displacements (T, 478, 3) of the landmarks do to the mouth."""
+        fields = (*self._fields, *self._edges, self._border)
+        moved = presence(landmark_shift[:, list(LIPS)], _FADE * self._unit)
+        return Spread([field.spread(landmark_shift) for field in fields], moved)
 
-    def place(self, spread: list[NDArray[np.float32]], frame: int, pose: Pose, size_px: tuple[int, int]) -> LipFrame:
+    def place(self, spread: Spread, frame: int, pose: Pose, size_px: tuple[int, int]) -> LipFrame:
         """Where the mouth is in one frame of a batch; `size_px` is width and height of the frame."""
         shape = (self.lattice.num_rows, self.lattice.num_columns, 2)
         fields = (*self._fields, *self._edges, self._border)
-        shifts = [field.displacement(values[frame], pose) for field, values in zip(fields, spread, strict=True)]
+        shifts = [field.displacement(values[frame], pose) for field, values in zip(fields, spread.shifts, strict=True)]
         upper_px, lower_px = (edge.points[:, :2] + shift for edge, shift in zip(self._edges, shifts[2:4], strict=True))
         border = self._border.points[:, :2] + shifts[4]
         low, high = np.floor(border.min(0)).astype(int), np.ceil(border.max(0)).astype(int) + 1
@@ -125,7 +129,8 @@ class Lips:
             opening.frame.to_xy(np.stack([opening.u, opening.upper], -1)),
             opening.frame.to_xy(np.stack([opening.u, opening.lower], -1))[::-1],
         ])  # fmt: skip
-        return LipFrame(box, opening, contour, (shifts[0].reshape(shape), shifts[1].reshape(shape)))
+        layers = shifts[0].reshape(shape), shifts[1].reshape(shape)
+        return LipFrame(box, opening, contour, layers, float(spread.presence[frame]))
 
     def inside_box(self, lips: LipFrame) -> tuple[int, int, int, int] | None:
         """The pixels in which the mouth's inside can be seen; None when the lips are shut."""
@@ -155,7 +160,7 @@ class Lips:
         if last > first:
             band = self._meet(upper[first - top :], lower[: last - first], lips, first, last, inside, inside_box)
             mixed[first - top : last - top] = band
-        share = mixed[..., 3] * np.float32(1 / 255)
+        share = mixed[..., 3] * np.float32(lips.presence / 255)
         below = picture[top:bottom, left:right]
         picture[top:bottom, left:right] = cv2.blendLinear(mixed[..., :3].copy(), below.copy(), share, 1 - share)
 

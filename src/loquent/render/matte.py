@@ -75,12 +75,13 @@ def complete_background(
     if not known.any():
         return pixels.copy(), np.zeros_like(alpha)
     smooth = _push_pull(pixels.astype(np.float32), known.astype(np.float32))
-    grain, strength = _grain(pixels, known)
-    filled = np.clip(smooth + grain * (1 - known[..., None]), 0, 255)
-    difference = np.abs(cv2.GaussianBlur(pixels, (0, 0), 0.6).astype(np.float32) - smooth).max(-1)
+    filled = np.clip(smooth + _grain(pixels, known) * (1 - known[..., None]), 0, 255)
+    calm = cv2.GaussianBlur(pixels, (0, 0), 0.8).astype(np.float32)
+    ripple = np.abs(calm - cv2.GaussianBlur(calm, (0, 0), 3.0)).max(-1)[known > 0]  # the background's own texture
+    difference = np.abs(calm - smooth).max(-1)
     away = cv2.distanceTransform(1 - touched, cv2.DIST_L2, 3)
     beside = np.clip(1.5 * (1 - away / margin), 0, 1)
-    strands = np.clip((difference - 3 * strength - 8) / 30, 0, 1) * beside
+    strands = np.clip((difference - 8 - np.quantile(ripple, 0.98)) / 30, 0, 1) * beside
     shown = (alpha < 0.004) & (strands < 0.004)  # there the photo itself is the background
     return np.where(shown[..., None], pixels, np.round(filled)).astype(np.uint8), strands.astype(np.float32)
 
@@ -228,11 +229,11 @@ def _push_pull(values: NDArray[np.float32], weight: NDArray[np.float32]) -> NDAr
     return np.where(weight[..., None] > 0, values, fill).astype(np.float32)
 
 
-def _grain(pixels: NDArray[np.uint8], known: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
-    """Noise as strong as the fine grain of the known background, (H, W, 1), and its standard deviation."""
+def _grain(pixels: NDArray[np.uint8], known: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Noise as strong as the fine grain of the known background, (H, W, 1)."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
     fine = np.abs(grey - cv2.GaussianBlur(grey, (0, 0), 1.5))[known > 0]
-    strength = min(1.4826 * float(np.median(fine)), 6.0)
+    strength = min(1.55 * float(np.median(fine)), 12.0)  # 1.4826 for a normal distribution, and what the blur kept
     noise = np.random.default_rng(1).standard_normal(grey.shape).astype(np.float32)
-    noise = cv2.GaussianBlur(noise, (0, 0), 0.7)
-    return (noise / float(noise.std()) * strength)[..., None], strength
+    noise = cv2.GaussianBlur(noise, (0, 0), 0.5)
+    return (noise / float(noise.std()) * strength)[..., None]

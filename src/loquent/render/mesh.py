@@ -14,6 +14,7 @@ import numpy as np
 
 from loquent.motion.face_model import HEAD_PIVOT, fit_face
 from loquent.motion.pose import rotation_matrix
+from loquent.render.aperture import Spread
 from loquent.render.eyes import EYES, Eye
 from loquent.render.head import HeadModel, PointField, Pose, lattice_field
 from loquent.render.lips import INNER_LIPS, Lips
@@ -131,9 +132,9 @@ class MeshRenderer:
         picture[box[1] : box[3], box[0] : box[2]] = behind
         return picture
 
-    def _draw_mouth(
-        self, picture: NDArray[np.uint8], spread: list[NDArray[np.float32]], frame: int, pose: Pose, motion: Motion
-    ) -> None:
+    def _draw_mouth(self, picture: NDArray[np.uint8], spread: Spread, frame: int, pose: Pose, motion: Motion) -> None:
+        if spread.presence[frame] < 0.01:
+            return
         lips = self._lips.place(spread, frame, pose, self.size_px)
         left, top, right, bottom = lips.box_px
         if right - left < 4 or bottom - top < 4:
