@@ -33,7 +33,7 @@ KINDS = ("incisor", "incisor", "canine", "premolar", "premolar", "molar")
 UPPER_EDGE_RISE = (0.0, 0.7, -0.1, 0.5, 0.8, 1.0)
 LOWER_EDGE_RISE = (0.0, 0.1, -0.3, 0.2, 0.5, 0.8)
 
-OVERBITE_MM = 1.8
+OVERBITE_MM = 2.2
 OVERJET_MM = 2.6
 HINGE_MM = (0.0, -30.0, 90.0)  # axis of the jaw joints, from the upper incisors' edge
 OPEN_ANGLE_RAD = float(np.radians(25.0))  # at jawOpen = 1

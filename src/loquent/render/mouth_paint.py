@@ -32,7 +32,11 @@ class Painter:
         """Teeth and gum of one jaw, premultiplied RGBA (H, W, 4)."""
         density = home.px_per_mm * OVERSAMPLE
         teeth, gum = self.teeth.teeth(jaw, density), self.teeth.gum(jaw, density)
-        colours = np.concatenate([self._gum_colour(gum), self._tooth_colour(teeth, home)])
+        tooth_colour = self._tooth_colour(teeth, home)
+        if jaw == "lower":  # in the shadow of the lower lip, and of the upper teeth further back
+            lit = np.exp(-np.maximum(teeth.position[:, 2:] - 6.0, 0) / 11.0)
+            tooth_colour *= 0.88 * lit ** np.array([0.8, 1.1, 1.2])
+        colours = np.concatenate([self._gum_colour(gum), tooth_colour])
         return self._soften(paint(geometry.join([gum, teeth]), colours, home, *size, OVERSAMPLE))
 
     def tongue(self, home: View, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -42,27 +46,27 @@ class Painter:
         lit = 0.45 + 0.6 * np.clip(normal @ LIGHT_TOWARDS, 0, 1)
         groove = 1 - 0.18 * np.exp(-((points.position[:, 0] / 2.5) ** 2))
         depth = np.exp(-np.maximum(points.position[:, 2] - 8, 0) / 18.0)
-        shine = 40.0 * np.clip(normal @ _half_vector(), 0, 1)[:, None] ** 25
+        shine = 55.0 * np.clip(normal @ _half_vector(), 0, 1)[:, None] ** 30
         shade = (lit * groove * depth)[:, None]
         colours = self.look.lip * np.array([0.92, 0.80, 0.82]) * shade + shine * depth[:, None]
         return self._soften(paint(points, colours, home, *size, OVERSAMPLE))
 
     def _soften(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
-        return cv2.GaussianBlur(picture, (0, 0), max(0.4, 0.6 * self.look.blur_px * self.detail))
+        return cv2.GaussianBlur(picture, (0, 0), max(0.4, 0.45 * self.look.blur_px * self.detail))
 
     def _tooth_colour(self, points: geometry.Points, view: View) -> NDArray:
         normal = points.normal @ view.rotation.T
-        lit = 0.55 + 0.5 * np.clip(normal @ LIGHT_TOWARDS, 0, 1)
+        lit = 0.80 + 0.50 * np.clip(normal @ LIGHT_TOWARDS, 0, 1)
         sideways = 1 + 1.5 * self.look.light_right * np.clip(points.position[:, 0] / 25 + 0.6 * normal[:, 0], -1, 1)
-        crevice = 1 - 0.45 * np.clip((np.abs(points.side) - 0.7) / 0.3, 0, 1) ** 2
-        depth = np.exp(-np.maximum(points.position[:, 2] - 1.0, 0) / 22.0)
+        crevice = 1 - 0.5 * np.clip((np.abs(points.side) - 0.7) / 0.3, 0, 1) ** 2
+        depth = np.exp(-np.maximum(points.position[:, 2] - 8.0, 0) / 30.0)
         neck = np.clip((points.height - 0.45) / 0.55, 0, 1)[:, None]
         edge = np.clip(1 - points.height / 0.14, 0, 1)[:, None]
         warm = 1 - neck * np.array([0.04, 0.10, 0.20])
         clear = 1 - edge * np.array([0.16, 0.12, 0.09])
         canine = np.where(np.isin(points.tooth, (3, 8))[:, None], [0.97, 0.94, 0.87], 1.0)
-        shine = 26.0 * np.clip(normal @ _half_vector(), 0, 1)[:, None] ** 60
-        shade = (lit * sideways * crevice * depth)[:, None]
+        shine = 34.0 * np.clip(normal @ _half_vector(), 0, 1)[:, None] ** 60
+        shade = (lit * sideways * crevice * depth)[:, None] ** np.array([0.9, 1.05, 1.1])
         return self.look.tooth * shade * warm * clear * canine + shine * depth[:, None]
 
     def _gum_colour(self, points: geometry.Points) -> NDArray:
@@ -80,11 +84,18 @@ def edge_rows(teeth: geometry.Dentition, view: View, width: int) -> NDArray[np.f
     return np.interp(np.arange(width), seen[order, 0], seen[order, 1])
 
 
+def bend_columns(picture: NDArray[np.float32], down_px: NDArray) -> NDArray[np.float32]:
+    """Moves each column of a picture (H, W, C) down by so many pixels (W,)."""
+    height, width = picture.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return cv2.remap(picture, x, y - down_px[None].astype(np.float32), cv2.INTER_LINEAR)
+
+
 def lay_photo(
     painted: NDArray[np.float32],
     photo: NDArray[np.uint8],
     certainty: NDArray[np.float32],
-    under: NDArray[np.float32],
+    ended: NDArray[np.float32],
     light: NDArray[np.float32],
     px_per_mm: float,
 ) -> NDArray[np.float32]:
@@ -94,7 +105,7 @@ def lay_photo(
         painted: premultiplied RGBA, (H, W, 4).
         photo: RGB, (H, W, 3), the same view.
         certainty: (H, W), where the photo shows these teeth.
-        under: (H, W), where the photo shows that they have ended.
+        ended: (H, W), where the photo shows darkness below them.
         light: (H, W), share of light that reaches the teeth in the photo; the result is free of it.
         px_per_mm: scale of all of them.
     """
@@ -105,7 +116,7 @@ def lay_photo(
     alpha = painted[..., 3:]
     colour = painted[..., :3] / np.maximum(alpha, 1e-3)
     colour = colour * _colour_ratio(unlit, colour, weight * (alpha[..., 0] > 0.9), 3.5 * px_per_mm)
-    hole = cv2.GaussianBlur(under, (0, 0), max(0.6, 0.25 * px_per_mm))[..., None]
+    hole = cv2.GaussianBlur(ended, (0, 0), max(0.6, 0.25 * px_per_mm))[..., None]
     alpha = np.maximum(alpha * (1 - hole), mask)
     colour = colour * (1 - mask) + unlit * mask
     return np.concatenate([np.clip(colour, 0, 255) * alpha, alpha], axis=2).astype(np.float32)

@@ -118,13 +118,13 @@ def _softness(pixels: NDArray, points: NDArray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class ShownTeeth:
-    """Teeth that a picture shows between the lips; all arrays have the picture's height and width."""
+    """Teeth that a picture shows between the lips; all masks have the picture's height and width."""
 
     upper: NDArray[np.float32]  # how surely each pixel is an upper tooth, 0..1
     lower: NDArray[np.float32]
-    under: NDArray[np.float32]  # how surely each pixel between the lips lies below the upper teeth
-    edge_shift_px: float  # how much lower than expected the upper teeth end
-    colour: NDArray[np.float64] | None  # (3,) median of the upper teeth, 0..255
+    ended: NDArray[np.float32]  # how surely each pixel shows darkness below the upper teeth
+    edge_px: NDArray[np.float32]  # (W,) row where the upper teeth end, for every column, seen or presumed
+    colour: NDArray[np.float64]  # (3,) median of the upper teeth, 0..255
 
 
 def find_teeth(
@@ -144,7 +144,7 @@ def find_teeth(
         expected_edge_px: (W,) row where the upper teeth of an average person end, for every column.
 
     Returns:
-        None when the picture shows no teeth: lips shut or nearly so, or nothing bright and colourless between them.
+        None when the picture shows no upper teeth: lips shut or nearly so, or nothing bright and colourless there.
     """
     inside = polygon_mask(ring_px, pixels.shape[1], pixels.shape[0])
     core = inside > 0.5
@@ -154,19 +154,22 @@ def find_teeth(
     certainty = _tooth_certainty(lightness, redness, core, px_per_mm, lip)
     if certainty is None:
         return None
-    reach = np.ones((2 * round(1.0 * px_per_mm) + 1,) * 2, np.uint8)
-    certainty = _keep_large(certainty * cv2.dilate(inside, reach), core, px_per_mm)
-    if (certainty > 0.5).sum() < 15 * px_per_mm**2:
+    certainty = _keep_large(certainty * cv2.dilate(inside, _disc(1.0 * px_per_mm)), core, px_per_mm)
+    runs = _first_runs(certainty, px_per_mm)
+    if len(runs) < 8 * px_per_mm:
         return None
-    shift = _edge_shift(certainty, lightness, core, px_per_mm, expected_edge_px)
-    split = (expected_edge_px + shift + 0.8 * px_per_mm).astype(np.float32)
+    edge = _upper_edge(runs, lightness, core, px_per_mm, expected_edge_px)
     rows = np.arange(pixels.shape[0], dtype=np.float32)[:, None]
-    is_upper = np.clip((split - rows) / max(1.0, 0.3 * px_per_mm) + 0.5, 0, 1)
-    upper = certainty * is_upper
-    under = np.maximum.accumulate(upper, axis=0) * core * (1 - upper)
+    is_upper = np.clip((edge + 0.8 * px_per_mm - rows) / max(1.0, 0.3 * px_per_mm) + 0.5, 0, 1)
+    upper = (certainty * is_upper).astype(np.float32)
     sure = upper > 0.8
-    colour = np.median(pixels[sure], axis=0) if sure.any() else None
-    return ShownTeeth(upper, certainty * (1 - is_upper), under.astype(np.float32), shift, colour)
+    if sure.sum() < 12 * px_per_mm**2:
+        return None
+    level = float(np.median(lightness[sure]))
+    dark = np.clip((0.55 * level - lightness) / (0.1 * level), 0, 1) * core
+    ended = dark * (np.maximum.accumulate(upper, axis=0) > 0.5)
+    colour = np.median(pixels[sure], axis=0)
+    return ShownTeeth(upper, certainty * (1 - is_upper), ended.astype(np.float32), edge.astype(np.float32), colour)
 
 
 def polygon_mask(ring_px: NDArray, width: int, height: int) -> NDArray[np.float32]:
@@ -202,46 +205,68 @@ def _tooth_certainty(
     return np.clip(certainty, 0, 1).astype(np.float32)
 
 
+def _disc(radius_px: float) -> NDArray[np.uint8]:
+    size = 2 * max(1, round(radius_px)) + 1
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)).astype(np.uint8)
+
+
 def _keep_large(certainty: NDArray[np.float32], core: NDArray, px_per_mm: float) -> NDArray[np.float32]:
-    """Drops slivers: parts smaller than 3 square millimetres or lying mostly on the lips."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((certainty > 0.4).astype(np.uint8))
+    """Drops slivers: parts that are thin, smaller than 3 square millimetres, or lie mostly on the lips."""
+    solid = cv2.morphologyEx((certainty > 0.4).astype(np.uint8), cv2.MORPH_OPEN, _disc(0.45 * px_per_mm))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(solid)
     inside = np.bincount(labels.ravel(), weights=core.ravel(), minlength=count)
     area = stats[:, cv2.CC_STAT_AREA]
     keep = (area > 3 * px_per_mm**2) & (inside > 0.5 * area)
     keep[0] = False
-    kept = cv2.dilate(keep[labels].astype(np.uint8), np.ones((3, 3), np.uint8))
-    return certainty * kept
+    return certainty * cv2.dilate(keep[labels].astype(np.uint8), np.ones((3, 3), np.uint8))
 
 
-def _edge_shift(certainty: NDArray, lightness: NDArray, core: NDArray, px_per_mm: float, expected: NDArray) -> float:
-    """How much lower than expected the upper teeth end, in pixels."""
-    ends, bounds, columns = [], [], _front_columns(certainty, px_per_mm)
-    for column in columns:
-        tooth = certainty[:, column] > 0.5
-        first = int(np.argmax(tooth))
-        end = first + int(np.argmin(tooth[first:]))
-        below = slice(end, end + max(1, round(1.2 * px_per_mm)))
-        level = np.median(lightness[first:end, column])
-        is_dark = lightness[below, column].min() < 0.62 * level and core[below, column].all()
-        (ends if is_dark else bounds).append(end - expected[column])
-    limit = 5 * px_per_mm
-    if len(ends) > 0.3 * len(columns):
-        return float(np.clip(np.median(ends), -limit, limit))
-    if not bounds:
-        return 0.0
-    reached = float(np.percentile(bounds, 70)) + 0.4 * px_per_mm  # the lower lip hides the edges
-    if reached > 3 * px_per_mm:
-        seam = _seam(lightness, columns, px_per_mm, expected, reached)
-        return reached if seam is None else seam
-    return float(np.clip(reached, 0, limit))
+def _first_runs(certainty: NDArray, px_per_mm: float) -> NDArray[np.intp]:
+    """Column, first row and end row of the uppermost teeth, for each column that shows 1.5 mm of them, (C, 3)."""
+    tooth = cv2.morphologyEx((certainty > 0.5).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 1), np.uint8)) > 0
+    runs = []
+    for column in np.flatnonzero(tooth.sum(axis=0) > 1.5 * px_per_mm):
+        changes = np.flatnonzero(np.diff(np.concatenate([[0], tooth[:, column], [0]]).astype(np.int8)))
+        starts, ends = changes[::2], changes[1::2]
+        long = np.flatnonzero(ends - starts > 1.2 * px_per_mm)
+        if len(long):
+            runs.append((column, starts[long[0]], ends[long[0]]))
+    return np.array(runs, np.intp).reshape(-1, 3)
 
 
-def _front_columns(certainty: NDArray, px_per_mm: float) -> NDArray[np.intp]:
-    """Columns of the front teeth in which a tooth is well seen."""
-    columns = np.flatnonzero((certainty > 0.5).sum(axis=0) > 1.5 * px_per_mm)
-    if len(columns) == 0:
-        return columns
-    return columns[np.abs(columns - 0.5 * (columns[0] + columns[-1])) < 13 * px_per_mm]
+def _upper_edge(
+    runs: NDArray[np.intp], lightness: NDArray, core: NDArray, px_per_mm: float, expected: NDArray
+) -> NDArray[np.float64]:
+    """Row (W,) in each column where the upper teeth end."""
+    columns = runs[:, 0]
+    middle = 0.5 * (columns[0] + columns[-1])
+    front = np.abs(columns - middle) < 13 * px_per_mm
+    reached = runs[:, 2] - expected[columns]
+    is_dark = np.array([_ends_in_darkness(run, lightness, core, px_per_mm) for run in runs])
+    if is_dark[front].mean() > 0.3:
+        shift = float(np.median(reached[front & is_dark]))
+    else:
+        shift = float(np.percentile(reached[front], 70)) + 0.4 * px_per_mm  # the lower lip hides the edges
+        seam = _seam(lightness, columns[front], px_per_mm, expected, shift) if shift > 3 * px_per_mm else None
+        shift = shift if seam is None else seam
+    near = np.abs(reached - shift) < 2.5 * px_per_mm
+    side_mm = (np.arange(len(expected)) - middle) / px_per_mm / 20
+    terms = np.stack([np.ones_like(side_mm), side_mm, side_mm**2], axis=1)
+    known = terms[columns[near]]
+    stiffness = np.diag([0.02, 0.05, 0.05]) * len(runs)
+    bend = (
+        np.linalg.solve(known.T @ known + stiffness, known.T @ (reached[near] - shift)) if near.any() else np.zeros(3)
+    )
+    limit = 2.5 * px_per_mm
+    return expected + shift + np.clip(terms @ bend, -limit, limit)
+
+
+def _ends_in_darkness(run: NDArray[np.intp], lightness: NDArray, core: NDArray, px_per_mm: float) -> bool:
+    """Whether a column's teeth end before darkness, rather than behind the lower lip."""
+    column, first, end = run
+    below = slice(end, end + max(1, round(1.2 * px_per_mm)))
+    level = np.median(lightness[first:end, column])
+    return bool(lightness[below, column].min(initial=100.0) < 0.62 * level and core[below, column].all())
 
 
 def _seam(lightness: NDArray, columns: NDArray, px_per_mm: float, expected: NDArray, reached: float) -> float | None:
