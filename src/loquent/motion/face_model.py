@@ -54,8 +54,8 @@ _EYEBALL_RADIUS = 0.135  # 12 mm in interocular distances of 89 mm
 # Prior standard deviation of each weight in a photo. Channels not named are not estimated: a single photo shows them
 # too ambiguously, and a wrong value would be taken off the person's neutral face.
 _PRIOR = {
-    "mouthSmileLeft": 0.6, "mouthSmileRight": 0.6, "jawOpen": 0.2, "mouthUpperUpLeft": 0.4, "mouthUpperUpRight": 0.4,
-    "mouthLowerDownLeft": 0.4, "mouthLowerDownRight": 0.4, "eyeBlinkLeft": 0.25, "eyeBlinkRight": 0.25,
+    "mouthSmileLeft": 0.6, "mouthSmileRight": 0.6, "jawOpen": 0.07, "mouthUpperUpLeft": 0.5, "mouthUpperUpRight": 0.5,
+    "mouthLowerDownLeft": 0.5, "mouthLowerDownRight": 0.5, "eyeBlinkLeft": 0.25, "eyeBlinkRight": 0.25,
     "eyeSquintLeft": 0.4, "eyeSquintRight": 0.4, "eyeWideLeft": 0.12, "eyeWideRight": 0.12,
     "browDownLeft": 0.2, "browDownRight": 0.2, "browInnerUp": 0.2, "browOuterUpLeft": 0.2, "browOuterUpRight": 0.2,
     "cheekSquintLeft": 0.1, "cheekSquintRight": 0.1, "mouthFrownLeft": 0.08, "mouthFrownRight": 0.08,
@@ -63,6 +63,9 @@ _PRIOR = {
     "mouthPressLeft": 0.2, "mouthPressRight": 0.2, "mouthRollLower": 0.2, "mouthRollUpper": 0.2,
     "noseSneerLeft": 0.15, "noseSneerRight": 0.15,
 }  # fmt: skip
+_ESTIMATED = [ARKIT_INDEX[name] for name in _PRIOR]
+_GAP_SIGMA = 0.006  # standard deviation of the lips' distance in landmarks, interocular distances
+_SMILE_GAP = 0.1  # what upper and lower lip open without the jaw
 _OPENERS = ("jawOpen", "mouthUpperUpLeft", "mouthUpperUpRight", "mouthLowerDownLeft", "mouthLowerDownRight")
 _MAX_BLINK = 0.75  # a rest blink above this says too little about the open eye
 
@@ -290,7 +293,7 @@ def fit_face(landmarks: NDArray) -> FaceShape:
     if not np.isfinite(points_px).all() or np.ptp(points_px[:, :2], axis=0).min() < 1:
         raise FaceError("landmarks hold values that are not finite, or a face smaller than a pixel")
     tables = face_tables()
-    weights, rotation, scale, origin = _estimate(points_px, tables)
+    weights, rotation, scale, origin = _estimate(points_px)
     in_head = (points_px - origin) @ rotation / scale
     unit = np.linalg.norm(in_head[topology.LEFT_EYE_OUTER] - in_head[topology.RIGHT_EYE_OUTER])
     middle = 0.5 * (in_head[topology.LEFT_EYE_OUTER] + in_head[topology.RIGHT_EYE_OUTER])
@@ -338,33 +341,61 @@ def _point_precision() -> NDArray[np.float64]:
     return precision
 
 
-def _estimate(points_px: NDArray, tables: FaceTables) -> tuple[NDArray, NDArray, float, NDArray]:
+@dataclass(frozen=True, eq=False)
+class _FitSystem:
+    """The linear part of the fit; K unknowns: identity directions first, then the weights of _PRIOR."""
+
+    basis: NDArray[np.float64]  # (K, N, 3)
+    design: NDArray[np.float64]  # (3 N + P, K), each row divided by its standard deviation
+    normal: NDArray[np.float64]  # (K, K), design' design
+    prior: NDArray[np.float64]  # (K,) standard deviations
+    low: NDArray[np.float64]  # (K,)
+    high: NDArray[np.float64]  # (K,)
+
+
+@lru_cache(maxsize=1)
+def _fit_system() -> _FitSystem:
+    tables = face_tables()
+    num_identities = len(tables.identities)
+    basis = np.concatenate([tables.identities, tables.expressions[_ESTIMATED]])
+    design = np.concatenate([(basis * _point_precision()).reshape(len(basis), -1), _lip_gap(basis) / _GAP_SIGMA], 1).T
+    return _FitSystem(
+        basis=basis,
+        design=design,
+        normal=design.T @ design,
+        prior=np.array([1.0] * num_identities + list(_PRIOR.values())),
+        low=np.array([-4.0] * num_identities + [0.0] * len(_PRIOR)),
+        high=np.array([4.0] * num_identities + [1.0] * len(_PRIOR)),
+    )
+
+
+def _lip_gap(points: NDArray) -> NDArray:
+    """Height of the mouth's opening (..., P) at each pair of LIP_PAIRS, of points or displacements (..., N, 3)."""
+    return points[..., LIP_PAIRS[1], 1] - points[..., LIP_PAIRS[0], 1]
+
+
+def _estimate(points_px: NDArray) -> tuple[NDArray, NDArray, float, NDArray]:
     """Alternates between pose and shape: weights (C,), rotation, scale and origin."""
-    used = [ARKIT_INDEX[name] for name in _PRIOR]
-    precision = _point_precision()
-    basis = np.concatenate([tables.identities, tables.expressions[used]])  # (K, N, 3)
-    prior = np.concatenate([np.ones(len(tables.identities)), list(_PRIOR.values())])
-    gap = basis[:, list(LIP_PAIRS[1]), 1] - basis[:, list(LIP_PAIRS[0]), 1]  # (K, P)
-    gap_sigma = 0.006
-    design = np.concatenate([(basis * precision).reshape(len(basis), -1), gap / gap_sigma], 1).T  # (3N + P, K)
-    normal = design.T @ design + np.diag(prior**-2.0)
-    low = np.concatenate([np.full(len(tables.identities), -4.0), np.zeros(len(used))])
-    high = np.concatenate([np.full(len(tables.identities), 4.0), np.ones(len(used))])
+    tables, system, precision = face_tables(), _fit_system(), _point_precision()
+    num_identities = len(tables.identities)
+    jaw = num_identities + list(_PRIOR).index("jawOpen")
     pose_weights = (precision[:, 0] / precision.max()) ** 2
-    pose_weights[list(topology.LIPS)] *= 0.1
-    solution = np.zeros(len(basis))
-    shape = tables.neutral
-    rotation, scale, origin = similarity(shape, points_px, pose_weights)
-    for _ in range(4):
+    with_jaw = np.linalg.norm(tables.expressions[ARKIT_INDEX["jawOpen"]], axis=1)
+    pose_weights /= 1 + (with_jaw / 0.05) ** 2  # a jaw that drops must not pass for a head that nods
+    solution = np.zeros(len(system.basis))
+    rotation, scale, origin = similarity(tables.neutral, points_px, pose_weights)
+    for _ in range(5):
         in_head = (points_px - origin) @ rotation / scale
-        open_y = in_head[list(LIP_PAIRS[1]), 1] - in_head[list(LIP_PAIRS[0]), 1]
-        offset = ((in_head - tables.neutral) * precision).reshape(-1)
-        target = np.concatenate([offset, open_y / gap_sigma])
-        solution = bounded_least_squares(normal, design.T @ target, low, high, solution)
-        shape = tables.neutral + _apply(basis, solution)
+        opening = _lip_gap(in_head)
+        prior = system.prior.copy()
+        prior[jaw] += max(float(opening.mean()) - _SMILE_GAP, 0)  # more than the lips' own muscles can open
+        target = np.concatenate([((in_head - tables.neutral) * precision).reshape(-1), opening / _GAP_SIGMA])
+        normal = system.normal + np.diag(prior**-2.0)
+        solution = bounded_least_squares(normal, system.design.T @ target, system.low, system.high, solution)
+        shape = tables.neutral + _apply(system.basis, solution)
         rotation, scale, origin = similarity(shape, points_px, pose_weights)
     weights = np.zeros(len(ARKIT_NAMES))
-    weights[used] = solution[len(tables.identities) :]
+    weights[_ESTIMATED] = solution[num_identities:]
     for name in ("eyeBlinkLeft", "eyeBlinkRight"):
         weights[ARKIT_INDEX[name]] = min(weights[ARKIT_INDEX[name]], _MAX_BLINK)
     return weights, rotation, scale, origin
