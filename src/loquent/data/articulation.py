@@ -93,6 +93,9 @@ _SPREAD_TIMES_S = (0.050, 0.050)
 _ROUND_TIMES_S = (0.090, 0.055)  # rounding is anticipated
 _ROUND_CHANNELS = ("mouthFunnel", "mouthPucker")
 
+_STILL_SILENCE_S = 0.14  # shorter gaps are passed through
+_RESTING_SILENCE_S = (0.25, 0.70)  # up to the first the mouth stays parted, from the second on it closes
+_EDGE_S, _ONSET_S = 0.085, 0.125  # how far into the sound beside a silence, and how long, the mouth starts to move
 _JAW_LIMIT = 0.55  # approached softly by the loudest vowels
 _CLOSURE_RAMP_S = 0.058
 _CLOSURE_HOLD_S = 0.075  # shortest full closure: at 25 frames a second one frame always falls into it
@@ -167,6 +170,7 @@ def articulate(
     targets = _styled_targets(track, effort, style)
     curves = _blend(track, targets, times_s, style)
     curves = _smooth(curves, 0.011 * step_rate_hz)
+    curves = _settle_in_silences(curves, track, times_s)
     jaw = curves[:, _CHANNEL["jawOpen"]]
     curves[:, _CHANNEL["jawOpen"]] = _JAW_LIMIT * np.tanh(jaw / _JAW_LIMIT)
     closure = _contact(track, BILABIALS, times_s)
@@ -208,6 +212,39 @@ def _blend(track: PhoneTrack, targets: NDArray, times_s: NDArray, style: Articul
         weighted = dominance @ (strengths[:, at] * targets[:, at])
         curves[:, at] = weighted / (dominance @ strengths[:, at] + 1e-9)
     return curves
+
+
+def _settle_in_silences(curves: NDArray, track: PhoneTrack, times_s: NDArray) -> NDArray:
+    """Rests the mouth in silences: half open and still in short ones, closed in long ones.
+
+    It comes to rest at leisure where there is time for it, and starts to move again just as the sound does.
+    """
+    settled = curves.copy()
+    length_s = np.diff(track.bounds_s)
+    rate_hz = 1 / (times_s[1] - times_s[0])
+    last = len(times_s) - 1
+    for index in np.flatnonzero(track.is_any((SILENCE,)) & (length_s > _STILL_SILENCE_S)):
+        start_s, end_s = track.bounds_s[index], track.bounds_s[index + 1]
+        lead_s = min(_EDGE_S, 0.6 * length_s[index - 1]) if index > 0 else 0.0
+        lag_s = min(_EDGE_S, 0.6 * length_s[index + 1]) if index + 1 < len(track) else 0.0
+        first, final = (min(last, round(at_s * rate_hz)) for at_s in (start_s - lead_s, end_s + lag_s))
+        before, after = curves[first], curves[final]
+        rest = np.interp(length_s[index], _RESTING_SILENCE_S, (0.75, 0.0)) * np.minimum(before, after)
+        inside_s = times_s[first : final + 1]
+        close_s = float(np.interp(length_s[index], _RESTING_SILENCE_S, (0.12, 0.32)))
+        left = 1 - _minimum_jerk((inside_s - inside_s[0]) / close_s)
+        arrived = 1 - _minimum_jerk((inside_s[-1] - inside_s) / _ONSET_S)
+        if index == 0:
+            left = np.zeros_like(left)
+        if index + 1 == len(track):
+            arrived = np.zeros_like(arrived)
+        settled[first : final + 1] = rest + left[:, None] * (before - rest) + arrived[:, None] * (after - rest)
+    return settled
+
+
+def _minimum_jerk(part: NDArray) -> NDArray:
+    x = np.clip(part, 0, 1)
+    return x**3 * (10 - 15 * x + 6 * x**2)
 
 
 def _contact(track: PhoneTrack, names: tuple[str, ...], times_s: NDArray) -> NDArray:

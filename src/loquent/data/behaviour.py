@@ -263,12 +263,12 @@ def _add_mouth_life(
     _add(face, "mouthRight", np.maximum(-sideways, 0))
     _add(face, "eyeSquint", np.maximum(0.02 + 0.03 * _wander(times_s, 1.0, rng), 0))
     for start_s, end_s in prosody.pauses_s:
-        if end_s - start_s < 0.45 or end_s > times_s[-1] or rng.random() < 0.25:
+        if end_s - start_s < 0.7 or end_s > times_s[-1] or rng.random() < 0.25:
             continue
         breath_s = min(0.32, 0.5 * (end_s - start_s))
         part = np.exp(-0.5 * ((times_s - (end_s - 0.5 * breath_s)) / (0.32 * breath_s)) ** 2)
-        _add(face, "jawOpen", rng.uniform(0.015, 0.05) * part)
-        _add(face, "mouthLowerDown", rng.uniform(0.02, 0.07) * part)
+        _add(face, "jawOpen", rng.uniform(0.01, 0.03) * part)
+        _add(face, "mouthLowerDown", rng.uniform(0.01, 0.05) * part)
 
 
 def _gaze(

@@ -205,7 +205,7 @@ def _through_codec(samples: NDArray, rng: np.random.Generator) -> NDArray:
             output.mux(stream.encode(piece))
         output.mux(stream.encode(None))
     buffer.seek(0)
-    with av.open(buffer) as source:
+    with av.open(buffer, "r") as source:
         resampler = av.AudioResampler(format="fltp", layout="mono", rate=SPEECH_RATE_HZ)
         pieces = [out.to_ndarray()[0] for decoded in source.decode(audio=0) for out in resampler.resample(decoded)]
     decoded = np.concatenate(pieces)

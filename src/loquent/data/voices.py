@@ -92,7 +92,7 @@ def say_with_flite(text: str, voice: str, stretch: float = 1.0, mean_pitch_hz: f
         if mean_pitch_hz is not None:
             command += ["--setf", f"int_f0_target_mean={mean_pitch_hz:.1f}"]
         printed = _run([*command, "-t", text, "-o", str(out)])
-        samples, rate_hz = soundfile.read(out, dtype="int16")
+        samples, rate_hz = _read_int16(out)
     ends = [(name, float(end)) for name, end in re.findall(r"(\S+?):([\d.]+)", printed)]
     return _from_ends(samples, rate_hz, ends, f"flite-{voice}", parts_of_arpabet)
 
@@ -119,7 +119,7 @@ def say_with_festival(texts: list[str], voice: str, stretch: float = 1.0) -> lis
         parts = parts_of_arpabet if FESTIVAL_VOICES[voice] == "en" else parts_of_sampa
         recordings = []
         for index in range(len(texts)):
-            samples, rate_hz = soundfile.read(Path(folder) / f"{index}.wav", dtype="int16")
+            samples, rate_hz = _read_int16(Path(folder) / f"{index}.wav")
             rows = [line.split() for line in (Path(folder) / f"{index}.lab").read_text().splitlines()]
             ends = [(row[2], float(row[0])) for row in rows if len(row) == 3]
             recordings.append(_from_ends(samples, rate_hz, ends, f"festival-{voice}", parts))
@@ -153,6 +153,11 @@ def _from_ends(
 def _plain_letters(text: str) -> str:
     """Without accents: festival reads bytes, not UTF-8."""
     return unicodedata.normalize("NFD", text).encode("ascii", "ignore").decode()
+
+
+def _read_int16(path: Path) -> tuple[NDArray[np.int16], int]:
+    samples, rate_hz = soundfile.read(path, dtype="int16")
+    return np.asarray(samples, np.int16), rate_hz
 
 
 def _to_speech_rate(samples: NDArray[np.int16], rate_hz: int) -> NDArray[np.float32]:

@@ -164,6 +164,6 @@ def _load_library() -> tuple[ctypes.CDLL, Path | None]:
         return library, next((path for path in places if path.is_dir()), None)
     if importlib.util.find_spec("espeakng_loader") is None:
         raise MissingExtraError(_HOW_TO_GET)
-    import espeakng_loader
+    import espeakng_loader  # pyright: ignore[reportMissingImports]
 
     return ctypes.CDLL(espeakng_loader.get_library_path()), Path(espeakng_loader.get_data_path())
