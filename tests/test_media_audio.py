@@ -203,6 +203,11 @@ def test_files_that_are_no_sound(data):
         read_audio(data)
 
 
+def test_wav_with_values_that_are_not_numbers():
+    with pytest.raises(SpeechError, match="not finite"):
+        read_audio(wav(np.full(16_000, np.nan, np.float32), 16_000, "FLOAT"))
+
+
 def test_missing_empty_folder_and_silent_film(tmp_path):
     with pytest.raises(SpeechError, match="no such file"):
         read_audio(tmp_path / "none.wav")

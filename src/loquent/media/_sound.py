@@ -52,7 +52,10 @@ class SoundReader:
             SpeechError: not a sound or video file, or no sound in it.
         """
         self.name = name
-        self._file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        try:
+            self._file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        except OSError as error:
+            raise SpeechError(f"{source}: cannot be read ({error.strerror})") from error
         self._container = None
         self._num_damaged = 0
         try:

@@ -75,11 +75,13 @@ class Soundtrack:
 
     def _copy(self, stream: AudioStream) -> Iterator[Packet]:
         """Packets as they are, shifted so that the first sample that decodes is at time 0."""
+        last_time = None
         for packet in self._reader.packets():
             assert packet.dts is not None  # the reader leaves out those without
-            shift = round(self._reader.start_s / packet.time_base)
-            packet.dts = packet.dts - shift
-            packet.pts = packet.dts if packet.pts is None else packet.pts - shift
+            time = packet.dts - round(self._reader.start_s / packet.time_base)
+            if last_time is not None:
+                time = max(time, last_time + 1)  # some recorders' clocks tremble; containers want them to rise
+            packet.pts = packet.dts = last_time = time  # sound is decoded in the order in which it is heard
             packet.stream = stream
             yield packet
 

@@ -114,7 +114,7 @@ class VideoWriter:
         try:
             self._encoder = _EncoderThread(_open_sink(self.path, partial, self._options, self._speech))
         except (OSError, FFmpegError) as error:
-            raise VideoError(f"{self.path}: cannot be written ({error})") from error
+            raise VideoError(f"{self.path}: cannot be written ({error.strerror})") from error
         return self
 
     def write(self, frame: NDArray[np.uint8]) -> None:
@@ -149,12 +149,12 @@ class VideoWriter:
             self._encoder.sink.finish()
             os.replace(self._encoder.sink.path, self.path)
         except (OSError, FFmpegError) as error:
-            raise VideoError(f"{self.path}: cannot be written ({error})") from error
+            raise VideoError(f"{self.path}: cannot be written ({error.strerror})") from error
 
     def _raise_failure(self) -> None:
         failure = self._encoder.failure
         if isinstance(failure, (OSError, FFmpegError)):
-            raise VideoError(f"{self.path}: cannot be written ({failure})") from failure
+            raise VideoError(f"{self.path}: cannot be written ({failure.strerror})") from failure
         if failure is not None:
             raise failure
 
