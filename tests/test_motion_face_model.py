@@ -6,6 +6,8 @@ from loquent.face import topology
 from loquent.motion.face_model import (
     EYES,
     LIP_PAIRS,
+    LOWER_RINGS,
+    UPPER_RINGS,
     FaceShape,
     bounded_least_squares,
     face_tables,
@@ -113,12 +115,22 @@ def test_closing_closes_and_lips_never_cross(smiling):
     _, shape = smiling
     assert gap(shape, weights(jawOpen=0.5)[None]).mean() > 0.08
     assert gap(shape, weights(jawOpen=0.5, mouthClose=0.5)[None]).max() < 0.01
+    shut = shape.head_points(np.stack([weights(), weights(mouthClose=0.4)]))
+    np.testing.assert_allclose(shut[0], shut[1], atol=1e-12)  # nothing to close: a shut mouth stays where it is
     rng = np.random.default_rng(0)
     expression = rng.uniform(0, 1, (200, 52)) * (rng.uniform(size=(200, 52)) < 0.15)
     points = shape.head_points(expression)
     assert (points[:, LOWER, 1] - points[:, UPPER, 1]).min() > -1e-9
     for upper, lower, _, _ in EYES:
         assert (points[:, lower[1:-1], 1] - points[:, upper[1:-1], 1]).min() > -1e-9
+
+
+def test_rolled_lips_do_not_fold(smiling, resting):
+    for shape in (smiling[1], resting):
+        points = shape.head_points(weights(mouthRollLower=1, mouthRollUpper=1, mouthPress=1)[None])[0]
+        for rings, sign in ((UPPER_RINGS, -1), (LOWER_RINGS, 1)):
+            heights = np.stack([sign * points[list(ring[1:-1]), 1] for ring in rings])
+            assert np.diff(heights, axis=0).min() > -1e-3
 
 
 def test_blinks_close_on_this_face(smiling, resting):

@@ -35,11 +35,12 @@ from loquent.motion.face_model import (
     LIP_RING3_LOWER,
     LIP_RING3_UPPER,
     LOWER_RINGS,
-    OUTER_SHARES,
     UPPER_RINGS,
+    ring_places,
     seal_lips,
     similarity,
     spread_lips,
+    stretch_evenly,
 )
 from loquent.types import ARKIT_INDEX, ARKIT_NAMES
 
@@ -407,10 +408,8 @@ def keep_lips_together(neutral: NDArray, expressions: NDArray) -> None:
     for index, (parting, sides) in wanted.items():
         excess = expressions[index][lower] - expressions[index][upper] - parting  # (P, 3)
         expressions[index] += sides[0] * spread_upper.T @ excess - sides[1] * spread_lower.T @ excess
-    for rings in (UPPER_RINGS, LOWER_RINGS):  # between the borders the red stretches evenly, so that it never folds
-        inner, outer = expressions[:, list(rings[0])], expressions[:, list(rings[-1])]
-        for ring, share in zip(rings, OUTER_SHARES, strict=True):
-            expressions[:, list(ring)] = (1 - share) * inner + share * outer
+    for rings in (UPPER_RINGS, LOWER_RINGS):
+        stretch_evenly(expressions, rings, ring_places(neutral, rings))
 
 
 def jaw_movement(head: HeadModel, name: str, origin: NDArray, flip: NDArray) -> NDArray:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from safetensors.numpy import load
@@ -39,7 +39,6 @@ LIP_RING3_LOWER = (62, 96, 89, 179, 86, 15, 316, 403, 319, 325, 292)
 UPPER_RINGS = (topology.LIPS_INNER_UPPER, LIP_RING3_UPPER, LIP_RING2_UPPER, topology.LIPS_OUTER_UPPER)
 LOWER_RINGS = (topology.LIPS_INNER_LOWER, LIP_RING3_LOWER, LIP_RING2_LOWER, topology.LIPS_OUTER_LOWER)
 INNER_SHARES = (1.0, 0.8, 0.6, 0.4)  # of a movement of the inner border that each ring follows
-OUTER_SHARES = (0.0, 1 / 3, 2 / 3, 1.0)  # of a movement of the outer border
 _MIN_THICKNESS = 0.25  # of the lips' own: what rolling and pressing leave in sight
 _SKIN_REACH = 0.12  # how far beyond the lips the skin follows, interocular distances
 
@@ -92,25 +91,26 @@ def face_tables() -> FaceTables:
     return FaceTables(mirror=raw["mirror"].astype(np.int64), **tables)
 
 
-def spread_lips(neutral: NDArray, shares_of_rings: tuple[float, ...] = INNER_SHARES) -> tuple[NDArray, NDArray]:
+def spread_lips(neutral: NDArray, border: Literal["inner", "outer"] = "inner") -> tuple[NDArray, NDArray]:
     """How far each point follows when a point of a lip's border is moved: upper and lower lip, each (P, N).
 
     Args:
         neutral: (N, 3) points in head coordinates.
-        shares_of_rings: how far the rings follow, inner border first; INNER_SHARES or OUTER_SHARES. The skin around
-            follows the outer border, fading.
+        border: which border moves. The red follows the outer border in proportion to the height above the inner one;
+            the skin around follows the outer border, fading.
     """
     shares = []
     outline = np.array([*topology.LIPS_OUTER_UPPER, *topology.LIPS_OUTER_LOWER[1:-1]])
     lips = {number for rings in (UPPER_RINGS, LOWER_RINGS) for ring in rings for number in ring}
     skin = np.array([number for number in range(topology.NUM_MESH_LANDMARKS) if number not in lips])
     gap = np.linalg.norm(neutral[skin][:, None] - neutral[outline][None], axis=2).min(1)
-    fade = shares_of_rings[-1] * np.exp(-((gap / _SKIN_REACH) ** 2))
+    fade = (INNER_SHARES[-1] if border == "inner" else 1.0) * np.exp(-((gap / _SKIN_REACH) ** 2))
     mouth_y = np.interp(neutral[skin, 0], neutral[list(topology.LIPS_INNER_UPPER), 0],
                         neutral[list(topology.LIPS_INNER_UPPER), 1])  # fmt: skip
     for rings, is_upper in ((UPPER_RINGS, True), (LOWER_RINGS, False)):
         share = np.zeros((len(LIP_PAIRS[0]), topology.NUM_LANDMARKS))
-        for ring, amount in zip(rings, shares_of_rings, strict=True):
+        amounts = np.array(INNER_SHARES)[:, None] if border == "inner" else ring_places(neutral, rings)
+        for ring, amount in zip(rings, amounts, strict=True):
             share[np.arange(share.shape[0]), ring[1:-1]] = amount
         side = (neutral[skin, 1] < mouth_y) == is_upper
         column = np.exp(-(((neutral[rings[-1], 0][1:-1, None] - neutral[skin, 0]) / 0.06) ** 2)) + 1e-9
@@ -118,6 +118,20 @@ def spread_lips(neutral: NDArray, shares_of_rings: tuple[float, ...] = INNER_SHA
         share[:, skin] = column / column.sum(0) * corner_fade * fade * side
         shares.append(share)
     return shares[0], shares[1]
+
+
+def ring_places(neutral: NDArray, rings: tuple) -> NDArray[np.float64]:
+    """Height of each lip ring between the inner border, 0, and the outer, 1: (4, P), never falling."""
+    heights = np.stack([neutral[list(ring[1:-1]), 1] for ring in rings])
+    places = (heights - heights[0]) / np.where(heights[-1] == heights[0], 1, heights[-1] - heights[0])
+    return np.maximum.accumulate(np.clip(places, [[0], [0.15], [0.3], [1]], [[0], [0.7], [0.85], [1]]), axis=0)
+
+
+def stretch_evenly(expressions: NDArray, rings: tuple, places: NDArray) -> None:
+    """Lets the red between the borders stretch evenly in every expression (C, N, 3), in place; it never folds then."""
+    inner, outer = expressions[:, list(rings[0][1:-1])], expressions[:, list(rings[-1][1:-1])]
+    for ring, place in zip(rings, places, strict=True):
+        expressions[:, list(ring[1:-1])] = inner + place[:, None] * (outer - inner)
 
 
 def spread_lids(neutral: NDArray, eye: int) -> tuple[NDArray, NDArray]:
@@ -162,7 +176,9 @@ class FaceShape:
 
     def head_points(self, expression: NDArray, gaze: NDArray | None = None) -> NDArray[np.float64]:
         """Points in head coordinates (T, N, 3) of ARKit weights (T, 52) and gaze (T, 2, 2) relative to the photo."""
-        weights = np.asarray(expression, np.float64).reshape(-1, len(ARKIT_NAMES))
+        weights = np.array(expression, np.float64).reshape(-1, len(ARKIT_NAMES))
+        close, jaw = ARKIT_INDEX["mouthClose"], ARKIT_INDEX["jawOpen"]
+        weights[:, close] = np.minimum(weights[:, close], weights[:, jaw])  # it can only undo what the jaw opened
         points = (weights @ self.expressions.reshape(len(ARKIT_NAMES), -1)).reshape(-1, topology.NUM_LANDMARKS, 3)
         points += self.neutral
         points += self._rest_share(weights)[:, None, None] * self.rest_residual
@@ -318,7 +334,7 @@ def fit_face(landmarks: NDArray) -> FaceShape:
         origin_px=origin,
         jaw_scale=jaw_scale,
         lip_spread=lip_spread,
-        outline_spread=spread_lips(sealed, OUTER_SHARES),
+        outline_spread=spread_lips(sealed, "outer"),
         lid_spread=lid_spread,
     )
 
@@ -461,8 +477,10 @@ def _personal_expressions(neutral: NDArray, tables: FaceTables) -> tuple[NDArray
     change = _lip_thickness(expressions)  # (C, 2, P)
     fuller = np.clip(own.mean(1, keepdims=True) / mean.mean(1, keepdims=True), 0.4, 1.5)
     wanted = np.maximum(change * fuller, (_MIN_THICKNESS - 1) * np.maximum(own, 0))
-    upper, lower = spread_lips(neutral, OUTER_SHARES)
+    upper, lower = spread_lips(neutral, "outer")
     expressions[:, :, 1] += (wanted - change)[:, 1] @ lower - (wanted - change)[:, 0] @ upper
+    for rings in (UPPER_RINGS, LOWER_RINGS):
+        stretch_evenly(expressions, rings, ring_places(neutral, rings))
     return expressions, jaw
 
 
