@@ -18,13 +18,16 @@ from loquent.face.topology import (
     RIGHT_EYE_UPPER,
     RIGHT_IRIS,
 )
-from loquent.render.aperture import Opening, Spread, dense_edge, presence
+from loquent.render.aperture import EdgeMasks, Opening, Spread, dense_edge, presence
 from loquent.render.head import HeadModel, PointField, Pose
 from loquent.render.warp import Lattice, Texture, invert, smoothstep, unfold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_LASHES = 0.03  # height of the strip at a lid's border that keeps its shape, in interocular distances
+_LID_INSET = (0.004, 0.012)  # of upper and lower lid: how much of the border is eyeball in the landmarks' error
+_LASH_SHADE = 0.5  # darkening of the line along which the lids of a closed eye meet
 _FADE = 0.004  # movement of lids or iris, in interocular distances, over which the layers replace the photo
 
 
@@ -66,11 +69,12 @@ class Eye:
         frame, width = self._frame, self._width
         brow = frame.to_uv(head.landmarks[list(self._points.brow), :2])[:, 1]
         lid_top = float(self.rest.upper.min())
-        self._falls = (float(np.clip(0.8 * (lid_top - brow.mean()), 0.25 * width, 0.7 * width)), 0.4 * width)
+        room = 0.9 * (lid_top - float(brow.mean())) - _LASHES * self._unit  # the brow itself stays
+        self._falls = (float(np.clip(room, 0.16 * width, 0.7 * width)), 0.4 * width)
         corners = np.array([
-            [-0.3 * width, lid_top - self._falls[0]], [1.3 * width, lid_top - self._falls[0]],
-            [-0.3 * width, float(self.rest.lower.max()) + self._falls[1]],
-            [1.3 * width, float(self.rest.lower.max()) + self._falls[1]],
+            [-0.3 * width, lid_top - self._falls[0] - _LASHES * self._unit], [1.3 * width, lid_top - self._falls[0] - _LASHES * self._unit],
+            [-0.3 * width, float(self.rest.lower.max()) + self._falls[1] + _LASHES * self._unit],
+            [1.3 * width, float(self.rest.lower.max()) + self._falls[1] + _LASHES * self._unit],
         ])  # fmt: skip
         box = frame.to_xy(corners)
         self.source_box = (*(box.min(0) - 2), *(box.max(0) + 2))
@@ -104,8 +108,8 @@ class Eye:
         if on_edge:
             return hats.astype(np.float32)
         edge = self.rest.heights(u[None].astype(np.float32))[0, :, index]
-        away = (edge - v if index == 0 else v - edge) / self._falls[index]
-        fall = 1 - (0.6 * smoothstep(away) + 0.4 * np.clip(away, 0, 1))
+        away = ((edge - v if index == 0 else v - edge) - _LASHES * self._unit) / self._falls[index]
+        fall = 1 - (0.6 * smoothstep(away) + 0.4 * np.clip(away, 0, 1))  # the lashes themselves are not stretched
         beyond = np.maximum(-u, u - self._width) / (0.3 * self._width)
         return (hats * (fall * (1 - smoothstep(beyond)))[:, None]).astype(np.float32)
 
@@ -128,7 +132,8 @@ class Eye:
         """How much of each pixel of the patch the lids replace: 1 near the eye, 0 where they no longer move."""
         u, v = self._frame.grid(self.patch_box)
         edge = self.rest.heights(u)
-        above, below = (edge[..., 0] - v) / self._falls[0], (v - edge[..., 1]) / self._falls[1]
+        lashes = _LASHES * self._unit
+        above, below = (edge[..., 0] - v - lashes) / self._falls[0], (v - edge[..., 1] - lashes) / self._falls[1]
         beyond = np.maximum(-u, u - self._width) / (0.3 * self._width)
         return 1 - smoothstep((np.maximum(np.maximum(above, below), beyond) - 0.7) / 0.3)
 
@@ -136,10 +141,10 @@ class Eye:
         """The photo with a lid's border continued over the eyeball."""
         u, v = self._frame.grid(self.patch_box)
         sign = 1.0 if index == 0 else -1.0
-        line = self.rest.heights(u)[..., index]
+        line = self.rest.heights(u)[..., index] - sign * _LID_INSET[index] * self._unit
         beyond = sign * (v - line)
         between = (u > 0) & (u < self._width)
-        source_v = np.where((beyond > 0) & between, line - sign * np.minimum(np.abs(beyond), 0.02 * self._unit), v)
+        source_v = np.where((beyond > 0) & between, line - sign * np.minimum(np.abs(beyond), 0.03 * self._unit), v)
         source = self._frame.to_xy(np.stack([u, source_v], -1)) - np.float32(self.patch_box[:2])
         return cv2.remap(self.patch, source.astype(np.float32), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
@@ -188,7 +193,8 @@ class Eye:
             return
         targets = Lattice.over(box, self.lattice.step_px)
         points = targets.points()
-        masks = Opening.of(*edges, slack_px=0.02 * self._unit).masks(box)
+        opening = Opening.of(*edges, slack_px=0.02 * self._unit)
+        masks = opening.masks(box)
         layers = []
         for texture, shift in zip(self._skins, shifts[:2], strict=True):
             source = invert(unfold(shift.reshape(shape), self.lattice.step_px), self.lattice, points)
@@ -200,9 +206,18 @@ class Eye:
         gap = (1 - masks.upper - masks.lower)[..., None]
         mixed = layers[0] * masks.upper[..., None] + layers[1] * masks.lower[..., None]
         mixed[..., :3] += eyeball * gap
+        mixed[..., :3] *= self._lash_line(opening, masks)[..., None]
         share = (mixed[..., 3:] + 255 * gap) * np.float32(spread.presence[frame] / 255)
         below = picture[box[1] : box[3], box[0] : box[2]]
         picture[box[1] : box[3], box[0] : box[2]] = np.round(below + (mixed[..., :3] - below) * share).astype(np.uint8)
+
+    def _lash_line(self, opening: Opening, masks: EdgeMasks) -> NDArray[np.float32]:
+        """Darkening along the lashes of an eye that is more closed than in the photo, (h, w)."""
+        gap = masks.edge[..., 1] - masks.edge[..., 0]
+        closed = smoothstep(1 - 1.6 * gap / max(self.rest.gap_px, 0.03 * self._unit))
+        ends = smoothstep(np.minimum(masks.u, opening.frame.length_px - masks.u) / (0.25 * self._width))
+        distance = (masks.v - masks.edge[..., 0]) / (0.011 * self._unit)
+        return 1 - np.float32(_LASH_SHADE) * closed * ends * np.exp(-distance * distance)
 
     def _iris_shift(self, points: NDArray[np.float32], shift: NDArray[np.float32]) -> NDArray[np.float32]:
         """How far what shows at photo points was carried by the gaze: whole on the iris, fading on the white."""
