@@ -2,7 +2,8 @@
 
     python -m loquent.training.moda_data CORPUS ENCODER OUT --copies 3
 
-Copy 0 is the sound as it is, the others pass the encoder under augmentation.
+Copy 0 is the sound as it is, the others pass the encoder under augmentation. A run that goes on with a larger corpus
+keeps its normalisation: `--like` names the cache that it began with.
 """
 
 from __future__ import annotations
@@ -47,8 +48,14 @@ class MotionBatch:
     mask: Tensor  # (B, N), 1 where there is motion
 
 
-def build_cache(corpus: Corpus, encoder: LogMelEncoder, folder: Path, copies: int) -> None:
-    """Writes features, motion and labels of every utterance under `folder`."""
+def build_cache(
+    corpus: Corpus, encoder: LogMelEncoder, folder: Path, copies: int, statistics: NDArray[np.float32] | None = None
+) -> None:
+    """Writes features, motion and labels of every utterance under `folder`.
+
+    Args:
+        statistics: (2, 62), mean and deviation to normalise with; by default those of the corpus.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     starts = np.concatenate([[0], np.cumsum([corpus.num_frames(number) for number in range(len(corpus))])])
     shape = (int(starts[-1]), SUBFRAMES, encoder.network.config.feature_dim)
@@ -70,6 +77,8 @@ def build_cache(corpus: Corpus, encoder: LogMelEncoder, folder: Path, copies: in
             output[rows] = _features(encoder, item.audio, random)
         if number % 200 == 0:
             logger.info("%d of %d utterances", number, len(corpus))
+    mean, std = motion_statistics(motion.astype(np.float32)) if statistics is None else statistics
+    np.save(folder / "statistics.npy", np.stack([mean, std]))
     np.save(folder / "motion.npy", motion)
     np.save(folder / "starts.npy", starts)
     np.save(folder / "emotion.npy", emotion)
@@ -110,7 +119,7 @@ class MotionWindows:
         self.emotion = np.load(folder / "emotion.npy")
         self.style = np.load(folder / "style.npy")
         motion = np.load(folder / "motion.npy").astype(np.float32)
-        self.mean, self.std = motion_statistics(motion)
+        self.mean, self.std = np.load(folder / "statistics.npy")
         self.motion = normalise(motion, self.mean, self.std)
         self.rest = normalise(np.zeros_like(self.mean), self.mean, self.std)
         self._cumulative = np.cumsum(np.diff(self.starts)) / self.starts[-1]
@@ -125,7 +134,7 @@ class MotionWindows:
         number = int(np.searchsorted(self._cumulative[:-1], rng.random(), side="right"))
         features = self.features[rng.integers(len(self.features))]
         first, end = int(self.starts[number]), int(self.starts[number + 1])
-        latest = max(0, end - first - self.num_frames + _TAIL_ROWS)
+        latest = max(0, min(end - first - 1, end - first - self.num_frames + _TAIL_ROWS))
         start = first if rng.random() < _START_SHARE else first + int(rng.integers(0, latest + 1))
         stop = min(end, start + self.num_frames)
         missing = self.num_frames - (stop - start)
@@ -158,11 +167,13 @@ def main() -> None:
     parser.add_argument("encoder", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--copies", type=int, default=3)
+    parser.add_argument("--like", type=Path, help="cache whose normalisation is kept")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     encoder = LogMelEncoder.from_pretrained(arguments.encoder)
-    build_cache(Corpus(arguments.corpus), encoder, arguments.out, arguments.copies)
+    statistics = np.load(arguments.like / "statistics.npy") if arguments.like else None
+    build_cache(Corpus(arguments.corpus), encoder, arguments.out, arguments.copies, statistics)
 
 
 if __name__ == "__main__":
