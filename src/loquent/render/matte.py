@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loquent.face.topology import CHIN, FACE_OVAL, FOREHEAD
+from loquent.render.warp import smoothstep
 
 _WORK_PX = 256  # longer side of the picture on which the cut is searched
 _REFINE_PX = 768  # longer side on which its edge is refined
@@ -34,8 +35,7 @@ def split_layers(pixels: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> L
     if alpha is None:
         opaque = np.full(pixels.shape[:2], 255, np.uint8)
         return Layers(np.dstack([pixels, opaque]), pixels.copy(), reliable=False)
-    background, strands = complete_background(pixels, alpha)
-    alpha = np.maximum(alpha, strands)
+    background = complete_background(pixels, alpha)
     dark = 1 - ((pixels + 0.5) / np.maximum(background, 0.5)).min(-1)  # so dark that less alpha cannot explain it
     alpha8 = np.ceil(np.maximum(alpha, dark) * 255).clip(0, 255).astype(np.uint8)
     behind = cv2.multiply(background, cv2.merge([255 - alpha8] * 3), scale=1 / 255)
@@ -60,30 +60,22 @@ def person_alpha(pixels: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> N
     return _refine_edge(pixels, person.astype(np.float32))
 
 
-def complete_background(
-    pixels: NDArray[np.uint8], alpha: NDArray[np.float32]
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The picture with the person painted over from around them, by a pyramid of known pixels.
+def complete_background(pixels: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The picture with the person painted over from around them, by a pyramid of known pixels: (H, W, 3).
 
-    Returns:
-        The background (H, W, 3), and what beside the person differs from it, such as single hairs, (H, W) in 0..1.
+    A band round the person is painted over too, passing into the photo: what differs from the background there, such
+    as single hairs and the rims of sharpened photos, then counts as person and moves along.
     """
-    margin = max(3, round(max(pixels.shape[:2]) / 60))
+    band = max(4, round(max(pixels.shape[:2]) / 50))
     touched = (alpha >= 0.004).astype(np.uint8)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1,) * 2)
-    known = 1 - cv2.dilate(touched, kernel)
+    away = cv2.distanceTransform(1 - touched, cv2.DIST_L2, 5)
+    known = (away > band).astype(np.uint8)
     if not known.any():
-        return pixels.copy(), np.zeros_like(alpha)
+        return pixels.copy()
     smooth = _push_pull(pixels.astype(np.float32), known.astype(np.float32))
-    filled = np.clip(smooth + _grain(pixels, known) * (1 - known[..., None]), 0, 255)
-    calm = cv2.GaussianBlur(pixels, (0, 0), 0.8).astype(np.float32)
-    ripple = np.abs(calm - cv2.GaussianBlur(calm, (0, 0), 3.0)).max(-1)[known > 0]  # the background's own texture
-    difference = np.abs(calm - smooth).max(-1)
-    away = cv2.distanceTransform(1 - touched, cv2.DIST_L2, 3)
-    beside = np.clip(1.5 * (1 - away / margin), 0, 1)
-    strands = np.clip((difference - 8 - np.quantile(ripple, 0.98)) / 30, 0, 1) * beside
-    shown = (alpha < 0.004) & (strands < 0.004)  # there the photo itself is the background
-    return np.where(shown[..., None], pixels, np.round(filled)).astype(np.uint8), strands.astype(np.float32)
+    filled = smooth + _grain(pixels, known) * (1 - known[..., None])
+    original = smoothstep((away / band - 0.5) / 0.5)[..., None]
+    return np.round(np.clip(filled + (pixels - filled) * original, 0, 255)).astype(np.uint8)
 
 
 def _seeds(shape: tuple[int, int], points: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -120,9 +112,12 @@ def _start(picture: NDArray[np.uint8], seeds: NDArray[np.uint8], points: NDArray
     lateral, above, _ = _head_coordinates(seeds.shape, points)
     plain = _plain_background(picture, seeds)
     head = np.hypot(lateral / 1.6, (above - 0.25) / 1.8) < 1
-    slope = 0.0 if plain.mean() > 0.1 else 0.35  # with a plain background, what it does not reach is clothes
+    is_plain = plain.mean() > 0.1
+    slope = 0.0 if is_plain else 0.35
     body = above < -1.0 - slope * np.minimum(np.abs(lateral), 1.5)
     mask = np.where(head | body, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    if is_plain:  # what it does not reach below the head is clothes
+        mask[body & (cv2.dilate(plain, np.ones((9, 9), np.uint8)) == 0)] = cv2.GC_FGD
     hair = np.hypot(lateral / 1.0, (above - 0.3) / 1.3) < 1  # the flood may have run into it: not sure there
     mask[plain > 0] = np.where(hair, cv2.GC_PR_BGD, cv2.GC_BGD)[plain > 0]
     mask[seeds != cv2.GC_PR_BGD] = seeds[seeds != cv2.GC_PR_BGD]
