@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from loquent.face import find_faces
 from loquent.face import topology as topo
 from loquent.training.face_data import load_portraits, sample_unit
-from loquent.training.face_negatives import drawing, texture, turned_face, wipe_face
+from loquent.training.face_negatives import drawing, texture, wipe_face
 from loquent.training.face_warps import Sample
 from loquent.types import Face, Photo
 
@@ -72,7 +72,7 @@ def scene(sample: Sample, part_of_height: float, roll_deg: float, rng: np.random
 
 
 def faceless(sample: Sample, rng: np.random.Generator) -> dict[str, NDArray[np.uint8]]:
-    """Pictures without an upright face, by kind."""
+    """Pictures without a face, by kind."""
     height = sample.pixels.shape[0]
     clothes = sample.pixels[int(min(height - 40, sample.landmarks[topo.CHIN, 1] + 12)) :]
     return {
@@ -80,7 +80,6 @@ def faceless(sample: Sample, rng: np.random.Generator) -> dict[str, NDArray[np.u
         "clothes": np.ascontiguousarray(clothes),
         "texture": texture(256, rng),
         "drawing": drawing(256, rng),
-        "upside down or lying": turned_face(sample, 2.0, 256, rng),
     }
 
 

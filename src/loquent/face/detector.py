@@ -101,7 +101,10 @@ def detect(model: Detector, photo: NDArray[np.uint8], min_score: float = 0.3, ma
 
 
 def _pyramid(photo: NDArray[np.uint8]) -> list[tuple[float, NDArray[np.uint8]]]:
-    """The picture at heights TOP_HEIGHT_PX and halves of it, padded; with each its scale, level / photo."""
+    """The picture at TOP_HEIGHT_PX and smaller heights, padded; with each its scale, level / photo.
+
+    Small levels cost next to nothing, so they are closer to each other: a large face gets two looks.
+    """
     height, width = photo.shape[:2]
     levels = []
     scale = TOP_HEIGHT_PX / height
@@ -114,7 +117,7 @@ def _pyramid(photo: NDArray[np.uint8]) -> list[tuple[float, NDArray[np.uint8]]]:
         levels.append((scale, np.asarray(level, np.uint8)))
         if scale * min(height, width) < MAX_FACE_PX:
             break
-        scale /= 2
+        scale /= 2 if scale * height > TOP_HEIGHT_PX / 2 else np.sqrt(2)
     return levels
 
 

@@ -68,6 +68,8 @@ class SceneMaker:
             return empty_scene(self._picture_without_face(sample, rng))
         if rng.random() < 0.1:
             sample = Sample(put_on_glasses(sample.pixels, sample.landmarks, rng), sample.landmarks)
+        if rng.random() < 0.2:
+            sample = trim(sample, rng)
         low, high = 0.4 * MIN_FACE_PX, 2.2 * MAX_FACE_PX
         usual = rng.random() < 0.8
         size = np.exp(rng.uniform(np.log(MIN_FACE_PX if usual else low), np.log(MAX_FACE_PX if usual else high)))
@@ -105,6 +107,17 @@ class SceneMaker:
             return drawing(SCENE_PX, rng)
         wiped = wipe_face(self._pick(rng), rng)
         return np.asarray(cv2.resize(wiped, (SCENE_PX, SCENE_PX), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def trim(sample: Sample, rng: np.random.Generator) -> Sample:
+    """The picture cut close round the face, which then fills it."""
+    low, high = sample.landmarks[:, :2].min(0), sample.landmarks[:, :2].max(0)
+    height, width = sample.pixels.shape[:2]
+    room = (high[1] - low[1]) * rng.uniform(0.0, 0.3, 4)
+    left, top = np.maximum(low - room[:2], 0).astype(int)
+    right, bottom = np.minimum(high + room[2:], [width, height]).astype(int)
+    landmarks = sample.landmarks - np.array([left, top, 0], np.float32)
+    return Sample(sample.pixels[top:bottom, left:right], landmarks)
 
 
 def place(sample: Sample, window: Square) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

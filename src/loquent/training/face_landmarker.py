@@ -41,7 +41,7 @@ from loquent.face.landmarker import (
 from loquent.face.topology import EYELIDS, LIPS
 from loquent.training.face_data import load_portraits
 from loquent.training.face_negatives import not_a_face
-from loquent.training.face_photometric import cover, degrade, put_on_glasses
+from loquent.training.face_photometric import cover, degrade, put_on_glasses, recolour
 from loquent.training.face_warps import Sample
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NEGATIVE_PART = 0.15  # of the face network's crops show no face
+CLEAN_PART = 0.4  # of the crops with a face change in colour only, as most photos are clean
 FINE_WEIGHT = 2.0  # of lips and lids in the whole-face network's loss
 DEPTH_WEIGHT = 0.3
 
@@ -101,10 +102,13 @@ def training_example(
     landmarks = mirror_landmarks(sample.landmarks, width) if mirrored else sample.landmarks
     square = jitter(part_square(part, landmarks), part, rng)
     pixels = cut_mirrored(sample.pixels, square, size) if mirrored else cut(sample.pixels, square, size).pixels
-    if rng.random() < 0.2:
+    wanted = square.from_photo(landmarks[points])
+    if rng.random() < CLEAN_PART:
+        return recolour(pixels, rng), wanted, True
+    if rng.random() < 0.25:
         other = cache[int(rng.integers(len(cache)))].pixels
         pixels = cover(pixels, np.asarray(cv2.resize(other, (size, size)), np.uint8), rng)
-    return degrade(pixels, rng), square.from_photo(landmarks[points]), True
+    return degrade(pixels, rng), wanted, True
 
 
 def batches(cache: FaceCache, part: Part, size: int, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

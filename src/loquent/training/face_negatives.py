@@ -31,6 +31,8 @@ def without_face(sample: Sample, margin: float, size: int, rng: np.random.Genera
         pixels = turned_face(sample, margin, size, rng)
     elif kind < 0.32:
         pixels = scramble(cut(sample.pixels, square_around(sample.landmarks, margin), size).pixels, rng)
+    elif kind < 0.52:
+        pixels = head_without_face(sample, margin, size, rng)
     elif kind < 0.7:
         pixels = cut_without_face(sample, size, rng)
     elif kind < 0.85:
@@ -84,6 +86,15 @@ def cut_without_face(sample: Sample, size: int, rng: np.random.Generator) -> Pix
     side = rng.uniform(0.25, 1.1) * min(height, width)
     square = Square(rng.uniform(0, width), rng.uniform(0.2, 1) * height, side, rng.normal(0, 0.3))
     return cut(wiped, square, size).pixels
+
+
+def head_without_face(sample: Sample, margin: float, size: int, rng: np.random.Generator) -> Pixels:
+    """Hair, ears and collar round a face that is wiped away."""
+    face = square_around(sample.landmarks, margin)
+    shift = 0.08 * face.side_px * rng.normal(0, 1, 2)
+    turn, side = face.roll_rad + rng.normal(0, 0.2), face.side_px * np.exp(rng.normal(0, 0.15))
+    square = Square(face.centre_x + float(shift[0]), face.centre_y + float(shift[1]), float(side), float(turn))
+    return cut(wipe_face(sample, rng), square, size).pixels
 
 
 def wipe_face(sample: Sample, rng: np.random.Generator) -> Pixels:
