@@ -14,7 +14,7 @@ from loquent.types import Face, Photo
 def square_face(left: float, size: float) -> Face:
     points = np.zeros((NUM_LANDMARKS, 3), np.float32)
     points[0, :2], points[1, :2] = (left, 10), (left + size, 10 + size)
-    points[2:, :2] = left + size / 2
+    points[2:, :2] = (left + size / 2, 10 + size / 2)
     return Face(points)
 
 
