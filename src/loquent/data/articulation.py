@@ -94,8 +94,9 @@ _ROUND_TIMES_S = (0.090, 0.055)  # rounding is anticipated
 _ROUND_CHANNELS = ("mouthFunnel", "mouthPucker")
 
 _STILL_SILENCE_S = 0.14  # shorter gaps are passed through
-_RESTING_SILENCE_S = (0.25, 0.70)  # up to the first the mouth stays parted, from the second on it closes
+_PARTED_IN_SILENCE = ((0.25, 0.7, 1.6), (0.75, 0.4, 0.0))  # length of a silence in s -> how much opening stays
 _EDGE_S, _ONSET_S = 0.085, 0.125  # how far into the sound beside a silence, and how long, the mouth starts to move
+_LEAD_S = 0.010  # mouths are a little ahead of what is heard
 _JAW_LIMIT = 0.55  # approached softly by the loudest vowels
 _CLOSURE_RAMP_S = 0.058
 _CLOSURE_HOLD_S = 0.075  # shortest full closure: at 25 frames a second one frame always falls into it
@@ -166,7 +167,7 @@ def articulate(
         style: the person's way of moving.
         num_steps: T, steps at `step_rate_hz`, the first at time 0.
     """
-    times_s = np.arange(num_steps) / step_rate_hz
+    times_s = np.arange(num_steps) / step_rate_hz + _LEAD_S
     targets = _styled_targets(track, effort, style)
     curves = _blend(track, targets, times_s, style)
     curves = _smooth(curves, 0.011 * step_rate_hz)
@@ -227,11 +228,12 @@ def _settle_in_silences(curves: NDArray, track: PhoneTrack, times_s: NDArray) ->
         start_s, end_s = track.bounds_s[index], track.bounds_s[index + 1]
         lead_s = min(_EDGE_S, 0.6 * length_s[index - 1]) if index > 0 else 0.0
         lag_s = min(_EDGE_S, 0.6 * length_s[index + 1]) if index + 1 < len(track) else 0.0
-        first, final = (min(last, round(at_s * rate_hz)) for at_s in (start_s - lead_s, end_s + lag_s))
+        edges_s = np.array([start_s - lead_s, end_s + lag_s]) - times_s[0]
+        first, final = np.clip(np.round(edges_s * rate_hz).astype(int), 0, last)
         before, after = curves[first], curves[final]
-        rest = np.interp(length_s[index], _RESTING_SILENCE_S, (0.75, 0.0)) * np.minimum(before, after)
+        rest = np.interp(length_s[index], *_PARTED_IN_SILENCE) * np.minimum(before, after)
         inside_s = times_s[first : final + 1]
-        close_s = float(np.interp(length_s[index], _RESTING_SILENCE_S, (0.12, 0.32)))
+        close_s = float(np.interp(length_s[index], (0.25, 0.7), (0.12, 0.32)))
         left = 1 - _minimum_jerk((inside_s - inside_s[0]) / close_s)
         arrived = 1 - _minimum_jerk((inside_s[-1] - inside_s) / _ONSET_S)
         if index == 0:

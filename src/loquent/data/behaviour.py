@@ -54,7 +54,7 @@ _TEMPERS = {
     "anger": _Temper(articulation=1.18, head=1.35, brows=0.7, blinks=0.8, tempo=1.25, chin_deg=-2.0),
     "contempt": _Temper(articulation=0.92, head=0.8, brows=0.8, blinks=0.9, tempo=0.9, chin_deg=2.5),
     "disgust": _Temper(articulation=1.0, head=0.9, brows=0.6, tempo=0.95, chin_deg=1.0),
-    "fear": _Temper(articulation=0.95, head=0.9, brows=0.8, blinks=1.5, tempo=1.3, chin_deg=-0.5),
+    "fear": _Temper(articulation=0.95, head=0.9, brows=0.8, blinks=1.35, tempo=1.3, chin_deg=-0.5),
     "happiness": _Temper(articulation=1.08, head=1.25, brows=1.2, blinks=1.1, tempo=1.1, chin_deg=0.8),
     "neutral": _Temper(),
     "sadness": _Temper(articulation=0.84, head=0.65, brows=0.5, blinks=1.2, tempo=0.75, chin_deg=-3.5),
@@ -309,8 +309,8 @@ def _add_lids_following_gaze(face: NDArray, gaze_deg: NDArray) -> None:
 
 def _blinks(prosody: Prosody, person: Person, times_s: NDArray, gaze_deg: NDArray, rng: np.random.Generator) -> NDArray:
     """(T,), how far the lids are closed by blinking. Rates and lengths are those of people in conversation."""
-    rate_hz = 17 / 60 * float(np.exp(0.33 * person.trait("blink_rate"))) * person.temper("blinks")
-    rate_hz = float(np.clip(rate_hz, 10 / 60, 32 / 60))
+    rate_hz = 17 / 60 * float(np.exp(0.30 * person.trait("blink_rate"))) * person.temper("blinks")
+    rate_hz = float(np.clip(rate_hz, 10 / 60, 27 / 60))
     saccades_s = times_s[1:][np.linalg.norm(np.diff(gaze_deg, axis=0), axis=1) > 1.2]
     places_s = np.array([start_s + 0.08 for start_s, _ in prosody.pauses_s] + list(saccades_s))
     lids = np.zeros(len(times_s))
@@ -320,7 +320,7 @@ def _blinks(prosody: Prosody, person: Person, times_s: NDArray, gaze_deg: NDArra
         if len(near) and rng.random() < 0.65:
             at_s = max(0.1, float(rng.choice(near)))
         lids = np.maximum(lids, _one_blink(times_s, at_s, rng))
-        gap_s = 0.34 if rng.random() < 0.06 else 0.7 + rng.gamma(1.6, max(1 / rate_hz - 0.7, 0.5) / 1.6)
+        gap_s = 0.34 if rng.random() < 0.06 else 0.9 + rng.gamma(2.0, (1 / rate_hz - 0.9) / 2.0)
         at_s += gap_s
     return lids
 
