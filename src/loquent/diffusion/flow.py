@@ -67,6 +67,14 @@ def time_grid(steps: int, kind: TimeGrid = "published") -> Tensor:
     return torch.linspace(1, 0, steps + 1)
 
 
+def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
+    """Moves flow times towards noise: shift·sigma / (1 + (shift − 1)·sigma); MoDA's released shift is 1, no change.
+
+    Source: Esser et al. 2024, "Scaling Rectified Flow Transformers", equation 23.
+    """
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
 @torch.no_grad()
 def euler(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: Tensor) -> Tensor:
     """Carries `x` from times[0] to times[-1]; `velocity` takes x (B, ...) and sigma (B,)."""
