@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from loquent.errors import FaceError
 from loquent.face import mediapipe_backend
+from loquent.face.lip_line import refine_inner_lips
 from loquent.types import Face, Photo, Portrait
 
 logger = logging.getLogger(__name__)
@@ -84,6 +86,7 @@ def analyze(
     from loquent.motion.face_model import fit_face  # which itself reads this package's topology
 
     face = choose_face(find_faces(photo, backend, model_path), face_index)
+    face = replace(face, landmarks=refine_inner_lips(photo.pixels, face.landmarks))
     shape = fit_face(face.landmarks)
     yaw_deg = float(np.degrees(shape.pose_rad[1]))
     if abs(yaw_deg) > PROFILE_YAW_DEG:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from loquent.face.lip_line import INTEROCULAR_MM, polygon_mask
 from loquent.motion.pose import rotation_matrix
 from loquent.render import mouth_geometry as geometry
 from loquent.render import mouth_paint, mouth_photo
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 
     from loquent.motion.face_model import FaceShape
 
-INTEROCULAR_MM = 90.0  # between the outer eye corners; what millimetres mean here
 SPRITE_MM = (76.0, 46.0)  # width and height of the layers' pictures
 BELOW_LIP_LINE_MM = 3.1  # upper incisors' edge; median over the 184 of 220 portraits whose smile shows it
+LOWER_TEETH_SHOWN_MM = 1.0  # above the lower lip when only the jaw opens
 JAW_AT_HOME = 0.3  # jawOpen at which the lower layers are drawn, unless the photo shows lower teeth
+TONGUE_BETWEEN_TEETH = 0.16  # tongueOut at which the tip is between the teeth, as in "th"
 MAX_PX_PER_MM = 5.0  # larger mouths are drawn at this size and enlarged
 
 
@@ -54,6 +56,15 @@ class _Skull:
 
     def lowered(self, down_mm: float) -> _Skull:
         return replace(self, incisor=self.incisor + np.array([0.0, down_mm, 0.0]) / INTEROCULAR_MM)
+
+    def with_lower_teeth_at_lip(self) -> _Skull:
+        """Moved, for the lower jaw, so that its incisors end near the lower lip's border when the jaw is open."""
+        open_jaw = np.zeros(len(ARKIT_INDEX))
+        open_jaw[ARKIT_INDEX["jawOpen"]] = 0.4
+        lip = self.shape.landmarks(open_jaw[None])[0, 14]
+        edge = self.jaw_view(self.at_rest(), open_jaw).project(np.array(geometry.LOWER_EDGE_MM))
+        miss_mm = (lip[1] - edge[1]) / self.at_rest().px_per_mm - LOWER_TEETH_SHOWN_MM
+        return self.lowered(float(np.clip(0.7 * miss_mm, -4.0, 4.0)))
 
     def view(self, rotation: NDArray, translation: NDArray) -> View:
         """The skull in photo pixels after a motion relative to the photo."""
@@ -92,14 +103,15 @@ class MouthInterior:
         """
         look = mouth_photo.measure(pixels, shape.landmarks(shape.rest_expression[None])[0])
         teeth = geometry.Dentition.varied(zlib.crc32(shape.neutral.round(3).tobytes()) if seed is None else seed)
-        prior = skull = _Skull.of(shape)
+        skull = _Skull.of(shape)
+        self._jaw_skull = skull.with_lower_teeth_at_lip()
         photo = skull.at_rest()
         home, size = _sprite_view(photo, np.array([0.0, -5.0, 5.0]))
         crop = _cut(pixels, home, photo, size)
         ring = home.relate(photo, inner_lips_px)
         edge = mouth_paint.edge_rows(teeth, home, size[0])
         shown = mouth_photo.find_teeth(crop, ring, home.px_per_mm, look.lip, edge)
-        bend, down = np.zeros(size[0]), 0.0
+        bend = np.zeros(size[0])
         if shown is not None:
             middle = int(np.clip(home.origin_px[0], 0, size[0] - 1))
             down = float(shown.edge_px[middle] - edge[middle])
@@ -115,7 +127,6 @@ class MouthInterior:
         ajar = shape.rest_expression.astype(np.float64).copy()
         if shown is None or shown.lower.sum() < 10 * home.px_per_mm**2:
             ajar[ARKIT_INDEX["jawOpen"]] = JAW_AT_HOME
-        self._jaw_skull = prior.lowered(float(np.clip(down / home.px_per_mm, -2.0, 1.0)))
         jaw = self._jaw_skull.jaw_view(self._jaw_skull.at_rest(), ajar)
         lower_home, lower_size = _sprite_view(jaw, np.array([0.0, 4.0, 5.0]))
         lower = painter.jaw("lower", lower_home, lower_size)
@@ -154,26 +165,38 @@ class MouthInterior:
         jaw = self._jaw_skull.jaw_view(self._jaw_skull.view(turn, move), expression)
         mm = skull.px_per_mm
         ring = inner_lips_px - corner
-        opening = mouth_photo.polygon_mask(ring, width, height)
+        opening = polygon_mask(ring, width, height)
         near = front_light(ring, (width, height), mm)
-        deep = _soften(opening, 4.0 * mm, 1.5 * mm)
+        deep = np.minimum(0.1 + 1.05 * _soften(opening, 3.0 * mm, 2.0 * mm), 1.0)
         rim = 1 - _soften(opening, 2.5 * mm, -0.5 * mm)
 
         lip = self._look.lip
-        picture = lip * np.array([0.12, 0.055, 0.05]) + lip * np.array([0.17, 0.08, 0.08]) * rim[..., None]
-        for layer, view, light in (
-            (self._tongue, jaw, 0.12 + 0.88 * deep),
-            (self._lower, jaw, near),
-            (self._upper, skull, near),
-        ):
+        picture = lip * np.array([0.12, 0.055, 0.05]) + lip * np.array([0.20, 0.09, 0.09]) * rim[..., None]
+        tongue = (self._tongue, *self._tongue_pose(jaw, expression, near, deep))
+        lower, upper = (self._lower, jaw, near), (self._upper, skull, near)
+        out = float(expression[ARKIT_INDEX["tongueOut"]]) > 0.5 * TONGUE_BETWEEN_TEETH
+        for layer, view, light in (lower, tongue, upper) if out else (tongue, lower, upper):
             drawn = layer.warp(view.in_pixels(1.0, corner), width, height)
             picture = picture * (1 - drawn[..., 3:]) + drawn[..., :3] * _warm(light)
         return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
 
+    def _tongue_pose(
+        self, jaw: View, expression: NDArray, near: NDArray, deep: NDArray
+    ) -> tuple[View, NDArray[np.float32]]:
+        """Where the tongue is, and the light on it."""
+        jaw_open, pucker, funnel = (
+            float(expression[ARKIT_INDEX[name]]) for name in ("jawOpen", "mouthPucker", "mouthFunnel")
+        )
+        forward = min(float(expression[ARKIT_INDEX["tongueOut"]]) / TONGUE_BETWEEN_TEETH, 1.0)
+        raised_mm = 2.5 * max(0.0, 1 - jaw_open / 0.3) * (1 - forward) + 4.5 * forward
+        view = jaw.after(np.eye(3), np.array([0.0, -raised_mm, -7.0 * forward]))
+        drawn_back = 1 - 0.35 * min(1.0, pucker + funnel)
+        return view, (deep * drawn_back * (1 - forward) + near * forward * 0.95).astype(np.float32)
+
 
 def front_light(ring_px: NDArray, size: tuple[int, int], px_per_mm: float) -> NDArray[np.float32]:
     """How much light falls on the front teeth through the opening, about 0.25 under the lips to 1, (H, W)."""
-    opening = mouth_photo.polygon_mask(ring_px, *size)
+    opening = polygon_mask(ring_px, *size)
     return np.minimum(0.4 + 1.1 * _soften(opening, 1.1 * px_per_mm, 0.4 * px_per_mm), 1.0)
 
 

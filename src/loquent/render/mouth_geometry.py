@@ -30,13 +30,12 @@ UPPER_CROWNS = (
 LOWER_CROWNS = ((5.2, 9.0, 6.0), (5.7, 9.3, 6.5), (6.8, 10.5, 7.7), (7.0, 8.5, 7.7), (7.1, 8.0, 8.0), (11.0, 7.5, 10.5))
 KINDS = ("incisor", "incisor", "canine", "premolar", "premolar", "molar")
 # How far each edge or cusp lies from the occlusal line, towards the gum, in millimetres.
-UPPER_EDGE_RISE = (0.0, 0.7, -0.1, 0.5, 0.8, 1.0)
+UPPER_EDGE_RISE = (0.0, 0.6, -0.1, 0.7, 1.1, 1.6)
 LOWER_EDGE_RISE = (0.0, 0.1, -0.3, 0.2, 0.5, 0.8)
 
 OVERBITE_MM = 2.2
 OVERJET_MM = 2.6
-HINGE_MM = (0.0, -30.0, 90.0)  # axis of the jaw joints, from the upper incisors' edge
-OPEN_ANGLE_RAD = float(np.radians(25.0))  # at jawOpen = 1
+LOWER_EDGE_MM = (0.0, -OVERBITE_MM, OVERJET_MM)  # point between the lower incisors at their edge, jaws closed
 
 Jaw = Literal["upper", "lower"]
 
@@ -262,10 +261,7 @@ def _labial(kind: str, jaw: Jaw, u: NDArray, t: NDArray, depth: float) -> NDArra
 
 def _lingual(kind: str, u: NDArray, t: NDArray, depth: float) -> NDArray:
     """Outward offset of the inner surface (negative)."""
-    if kind in ("incisor", "canine"):
-        thickness = 2.2 + (depth - 2.2) * t**1.4
-    else:
-        thickness = depth * (0.92 + 0.08 * t)
+    thickness = 2.2 + (depth - 2.2) * t**1.4 if kind in ("incisor", "canine") else depth * (0.92 + 0.08 * t)
     return -thickness + 0.3 * thickness * np.abs(u) ** 2.4
 
 
@@ -315,14 +311,15 @@ def _place(
 
 def tongue(samples_per_mm: float) -> Points:
     """The tongue at rest with the jaws closed: its back and tip, as seen from the front."""
-    num_across, num_along = int(44 * samples_per_mm * 1.3), int(50 * samples_per_mm * 1.3)
+    num_across, num_along = int(50 * samples_per_mm * 1.3), int(56 * samples_per_mm * 1.3)
     u, v = np.meshgrid(np.linspace(-1, 1, num_across), np.linspace(0, 1, num_along))
-    half = 9.0 + 13.0 * np.sqrt(np.clip(v / 0.6, 0, 1) * (2 - np.clip(v / 0.6, 0, 1)))
-    z = OVERJET_MM + 5.0 + 42.0 * v + 3.0 * u**2
-    back = 3.5 - 9.5 * np.sin(np.clip(v / 0.75, 0, 1) * np.pi / 2) ** 1.2  # y of the middle line: tip low, back raised
-    round_tip = 5.0 * np.clip(1 - v / 0.08, 0, 1) ** 2
-    groove = 1.2 * np.exp(-((u / 0.16) ** 2)) * np.clip(v * 3, 0, 1)
-    y = back + round_tip + groove + 7.0 * np.abs(u) ** 3
+    widening = np.clip(v / 0.5, 0, 1)
+    half = 8.0 + 16.0 * np.sqrt(widening * (2 - widening))
+    z = OVERJET_MM + 4.5 + 44.0 * v + 4.0 * u**2
+    back = 3.0 - 8.5 * np.sin(np.clip(v / 0.8, 0, 1) * np.pi / 2) ** 1.1  # y of the middle line: tip low, back raised
+    round_tip = 5.0 * np.clip(1 - v / 0.07, 0, 1) ** 2
+    groove = 1.0 * np.exp(-((u / 0.14) ** 2)) * np.clip(v * 3, 0, 1)
+    y = back + round_tip + groove + 6.0 * np.abs(u) ** 3.5
     position = np.stack([u * half, y, z], axis=-1)
     normal = np.cross(np.gradient(position, axis=1), np.gradient(position, axis=0))
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-9)

@@ -130,8 +130,20 @@ def refine_grid(coarse: NDArray[np.float32], width: int, height: int) -> NDArray
     ]
 
 
-def paint(points: Points, colours: NDArray, view: View, width: int, height: int, oversample: int) -> NDArray:
-    """Draws points nearest last, then averages `oversample` squared samples: premultiplied RGBA, (H, W, 4) float32."""
+def paint(points: Points, rgba: NDArray, view: View, width: int, height: int, oversample: int) -> NDArray[np.float32]:
+    """Draws points nearest last, then averages `oversample` squared samples.
+
+    Args:
+        points: N points of opaque or fading surfaces.
+        rgba: (N, 4), colours 0..255 and alpha 0..1.
+        view: in the picture's pixels.
+        width: of the picture.
+        height: of the picture.
+        oversample: samples per pixel and side.
+
+    Returns:
+        Premultiplied RGBA, (height, width, 4).
+    """
     fine = view.in_pixels(oversample, np.zeros(2))
     seen = fine.project(points.position)
     x, y = np.rint(seen[:, 0]).astype(np.int64), np.rint(seen[:, 1]).astype(np.int64)
@@ -139,8 +151,8 @@ def paint(points: Points, colours: NDArray, view: View, width: int, height: int,
     inside = np.flatnonzero((x >= 0) & (x < wide) & (y >= 0) & (y < high))
     order = inside[np.argsort(-seen[inside, 2], kind="stable")]
     target = np.zeros((high * wide, 4), np.float32)
-    rgba = np.concatenate([colours, np.ones((len(colours), 1))], axis=1).astype(np.float32)
-    target[y[order] * wide + x[order]] = rgba[order]
+    premultiplied = np.concatenate([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], axis=1).astype(np.float32)
+    target[y[order] * wide + x[order]] = premultiplied[order]
     return cv2.resize(target.reshape(high, wide, 4), (width, height), interpolation=cv2.INTER_AREA)
 
 

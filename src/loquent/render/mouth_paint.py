@@ -32,24 +32,29 @@ class Painter:
         """Teeth and gum of one jaw, premultiplied RGBA (H, W, 4)."""
         density = home.px_per_mm * OVERSAMPLE
         teeth, gum = self.teeth.teeth(jaw, density), self.teeth.gum(jaw, density)
-        tooth_colour = self._tooth_colour(teeth, home)
-        if jaw == "lower":  # in the shadow of the lower lip, and of the upper teeth further back
-            lit = np.exp(-np.maximum(teeth.position[:, 2:] - 6.0, 0) / 11.0)
-            tooth_colour *= 0.88 * lit ** np.array([0.8, 1.1, 1.2])
-        colours = np.concatenate([self._gum_colour(gum), tooth_colour])
-        return self._soften(paint(geometry.join([gum, teeth]), colours, home, *size, OVERSAMPLE))
+        points = geometry.join([gum, teeth])
+        colours = np.concatenate([self._gum_colour(gum), self._tooth_colour(teeth, home)])
+        alpha = np.ones((len(colours), 1))
+        if jaw == "lower":  # in the shadow of lower lip and upper teeth; further back the tongue covers them
+            depth = points.position[:, 2:]
+            lit = np.exp(-np.maximum(depth - 6.0, 0) / 13.0)
+            colours *= 0.88 * lit ** np.array([0.8, 1.1, 1.2])
+            alpha = np.clip(1 - (depth - 16.0) / 9.0, 0, 1)
+        return self._soften(paint(points, np.hstack([colours, alpha]), home, *size, OVERSAMPLE))
 
     def tongue(self, home: View, size: tuple[int, int]) -> NDArray[np.float32]:
         """The tongue, premultiplied RGBA (H, W, 4)."""
         points = geometry.tongue(home.px_per_mm * OVERSAMPLE)
         normal = points.normal @ home.rotation.T
-        lit = 0.45 + 0.6 * np.clip(normal @ LIGHT_TOWARDS, 0, 1)
-        groove = 1 - 0.18 * np.exp(-((points.position[:, 0] / 2.5) ** 2))
-        depth = np.exp(-np.maximum(points.position[:, 2] - 8, 0) / 18.0)
-        shine = 55.0 * np.clip(normal @ _half_vector(), 0, 1)[:, None] ** 30
-        shade = (lit * groove * depth)[:, None]
-        colours = self.look.lip * np.array([0.92, 0.80, 0.82]) * shade + shine * depth[:, None]
-        return self._soften(paint(points, colours, home, *size, OVERSAMPLE))
+        x, _, z = points.position.T
+        uneven = _mottle(points.position, self.teeth.seed)
+        lit = 0.62 + 0.42 * np.clip(normal @ LIGHT_TOWARDS, 0, 1)
+        groove = 1 - 0.16 * np.exp(-((x / 2.0) ** 2)) * np.clip((z - 9) / 8, 0, 1)
+        depth = np.exp(-np.maximum(z - 11, 0) / 17.0)
+        shine = 70.0 * np.clip(normal @ _half_vector() + 0.05 * uneven, 0, 1) ** 40 * np.clip(0.6 + uneven, 0, 1.6)
+        shade = (lit * groove * depth * (1 + 0.06 * uneven))[:, None] ** np.array([0.9, 1.1, 1.1])
+        colours = self.look.lip * np.array([0.98, 0.84, 0.87]) * shade + (shine * depth)[:, None]
+        return self._soften(paint(points, np.hstack([colours, np.ones((len(colours), 1))]), home, *size, OVERSAMPLE))
 
     def _soften(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         return cv2.GaussianBlur(picture, (0, 0), max(0.4, 0.45 * self.look.blur_px * self.detail))
@@ -72,6 +77,14 @@ class Painter:
     def _gum_colour(self, points: geometry.Points) -> NDArray:
         shade = np.exp(-np.maximum(points.position[:, 2], 0) / 20.0) * 0.8
         return self.look.lip * np.array([0.95, 0.85, 0.85]) * shade[:, None]
+
+
+def _mottle(position: NDArray, seed: int) -> NDArray:
+    """Smooth unevenness over a surface, about -1 to 1, (N,)."""
+    rng = np.random.default_rng([seed, 7])
+    waves = rng.normal(0, 1.1, (12, 2))  # radians a millimetre along x and z
+    phases = rng.uniform(0, 2 * np.pi, 12)
+    return np.sin(position[:, ::2] @ waves.T + phases).sum(axis=1) / np.sqrt(12)
 
 
 def edge_rows(teeth: geometry.Dentition, view: View, width: int) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from loquent.face import topology
+from loquent.face.lip_line import lightness_and_redness, lip_ring, polygon_mask, tooth_certainty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,10 +78,7 @@ def _patch_colour(pixels: NDArray, points: NDArray, indices: Sequence[int], reac
 
 
 def _polygon(pixels: NDArray, points: NDArray, upper: Sequence[int], lower: Sequence[int]) -> NDArray[np.bool_]:
-    mask = np.zeros(pixels.shape[:2], np.uint8)
-    ring = points[[*upper, *lower[::-1][1:-1]]]
-    cv2.fillPoly(mask, [np.round(ring * 16).astype(np.int32)], (255,), shift=4)
-    return mask > 127
+    return polygon_mask(lip_ring(points, upper, lower), pixels.shape[1], pixels.shape[0]) > 0.5
 
 
 def _eye_white(pixels: NDArray, points: NDArray, skin: NDArray) -> NDArray[np.float64]:
@@ -150,8 +148,8 @@ def find_teeth(
     core = inside > 0.5
     if core.sum() < 40 * px_per_mm**2:
         return None
-    lightness, redness = _lightness_and_redness(pixels)
-    certainty = _tooth_certainty(lightness, redness, core, px_per_mm, lip)
+    lightness, redness = lightness_and_redness(pixels)
+    certainty = tooth_certainty(lightness, redness, core, px_per_mm, lip)
     if certainty is None:
         return None
     certainty = _keep_large(certainty * cv2.dilate(inside, _disc(1.0 * px_per_mm)), core, px_per_mm)
@@ -170,39 +168,6 @@ def find_teeth(
     ended = dark * (np.maximum.accumulate(upper, axis=0) > 0.5)
     colour = np.median(pixels[sure], axis=0)
     return ShownTeeth(upper, certainty * (1 - is_upper), ended.astype(np.float32), edge.astype(np.float32), colour)
-
-
-def polygon_mask(ring_px: NDArray, width: int, height: int) -> NDArray[np.float32]:
-    """Anti-aliased inside of a ring of points, 0..1."""
-    mask = np.zeros((height, width), np.uint8)
-    cv2.fillPoly(mask, [np.round(ring_px * 16).astype(np.int32)], (255,), cv2.LINE_AA, 4)
-    return mask.astype(np.float32) / 255
-
-
-def _lightness_and_redness(pixels: NDArray) -> tuple[NDArray, NDArray]:
-    lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    return lab[..., 0], lab[..., 1]
-
-
-def _tooth_certainty(
-    lightness: NDArray, redness: NDArray, core: NDArray, px_per_mm: float, lip: NDArray
-) -> NDArray[np.float32] | None:
-    """Bright for its column and less red than the lips."""
-    top = float(np.percentile(lightness[core], 90))
-    bright = core & (lightness >= np.percentile(lightness[core], 55))
-    tooth_redness = float(np.percentile(redness[bright], 30))
-    lip_lightness, lip_redness = (float(plane[0, 0]) for plane in _lightness_and_redness(lip.reshape(1, 1, 3)))
-    columns = np.flatnonzero(core.any(axis=0))
-    level = np.array([np.percentile(lightness[core[:, column], column], 85) for column in columns], np.float32)
-    level = cv2.GaussianBlur(level[None], (0, 0), 3 * px_per_mm, borderType=cv2.BORDER_REPLICATE)[0]
-    level = np.interp(np.arange(lightness.shape[1]), columns, np.maximum(level, 0.45 * top))
-    certainty = (lightness / level - 0.58) / 0.16
-    distance = lip_redness - tooth_redness
-    if distance > 7:
-        certainty = np.minimum(certainty, (tooth_redness + 0.7 * distance - redness) / (0.3 * distance))
-    elif top < lip_lightness + 8:
-        return None
-    return np.clip(certainty, 0, 1).astype(np.float32)
 
 
 def _disc(radius_px: float) -> NDArray[np.uint8]:
