@@ -55,7 +55,8 @@ class PointField:
         """Expression displacement (T, M, 3) of the points, from that of the landmarks (T, K, 3)."""
         frames, count, _ = landmark_shift.shape
         columns = landmark_shift.transpose(1, 0, 2).reshape(count, frames * 3)
-        return (self.weights @ columns).reshape(-1, frames, 3).transpose(1, 0, 2)
+        spread = (self.weights @ columns).reshape(-1, frames, 3)
+        return np.ascontiguousarray(spread.transpose(1, 0, 2))
 
     def displacement(self, shift: NDArray[np.float32], pose: Pose) -> NDArray[np.float32]:
         """(N, 2): where each point goes, relative to itself; `shift` (M, 3) is one frame of `spread`."""

@@ -96,19 +96,24 @@ class SmoothInterpolator:
 
     def __init__(self, centres: NDArray, support_px: float, smoothing: float = 1e-4) -> None:
         """Args: centres (K, 2); support_px: reach of one centre; smoothing: added to the diagonal, 0 is exact."""
-        self._centres = np.asarray(centres, np.float64)
-        self._support_px = support_px
-        system = self._kernel(self._centres) + smoothing * np.eye(len(self._centres))
-        self._solve = np.linalg.inv(system)
+        self._origin = np.asarray(centres, np.float64).mean(0)
+        self._scale = 1 / support_px
+        self._centres = (np.asarray(centres, np.float64) - self._origin) * self._scale
+        system = _wendland(self._centres, self._centres) + smoothing * np.eye(len(self._centres))
+        self._solve = np.linalg.inv(system).astype(np.float32)
 
     def matrix(self, points: NDArray) -> NDArray[np.float32]:
         """(N, K) matrix that takes values at the centres to values at `points` (N, 2)."""
-        return (self._kernel(np.asarray(points, np.float64)) @ self._solve).astype(np.float32)
+        unit = ((np.asarray(points, np.float64) - self._origin) * self._scale).astype(np.float32)
+        return _wendland(unit, self._centres.astype(np.float32)) @ self._solve
 
-    def _kernel(self, points: NDArray) -> NDArray:
-        offset = points[:, None, :] - self._centres[None, :, :]
-        r = np.minimum(np.sqrt((offset**2).sum(-1)) / self._support_px, 1.0)
-        return (1 - r) ** 4 * (4 * r + 1)
+
+def _wendland(points: NDArray, centres: NDArray) -> NDArray:
+    """(N, K): the function of the distance, in units of its reach, between points (N, 2) and centres (K, 2)."""
+    squared = (points**2).sum(1)[:, None] + (centres**2).sum(1) - 2 * points @ centres.T
+    r = np.sqrt(np.clip(squared, 0, 1))
+    falling = (1 - r) ** 2
+    return falling * falling * (4 * r + 1)
 
 
 def invert(
