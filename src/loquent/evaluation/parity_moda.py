@@ -28,7 +28,7 @@ from loquent.nn.layers import TimeEmbedder, VectorEmbedder, sinusoids
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from loquent.evaluation.fixtures import Fixture
 
