@@ -112,7 +112,7 @@ def _build_starter(entry: SystemEntry, device: str) -> System:
     return System(
         name=entry.name,
         encoder=LogMelEncoder.from_pretrained(WEIGHTS_DIR / "speech-encoder"),
-        generator=MotionFlowGenerator.from_pretrained(entry.weights),
+        generator=MotionFlowGenerator.from_pretrained(entry.weights, device),
         make_renderer=lambda portrait, size: MeshRenderer(portrait, size=size),
         device=device,
     )

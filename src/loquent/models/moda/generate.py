@@ -43,8 +43,8 @@ class MotionFlowGenerator:
         self._sampler = WindowedSampler(network, grid="even")
 
     @staticmethod
-    def from_pretrained(folder: Path) -> MotionFlowGenerator:
-        """Loads config.json and model.safetensors.
+    def from_pretrained(folder: Path, device: str = "cpu") -> MotionFlowGenerator:
+        """Loads config.json and model.safetensors; the network runs on `device`, the noise is drawn on the CPU.
 
         Raises:
             WeightsError: a file is missing or does not fit.
@@ -57,7 +57,7 @@ class MotionFlowGenerator:
             raise WeightsError(f"{folder} does not hold generator weights ({error}); restore the folder") from error
         network = MotionTransformer(config)
         load_exactly(network, state, str(folder / _WEIGHTS))
-        return MotionFlowGenerator(network, mean, std)
+        return MotionFlowGenerator(network.to(device), mean, std)
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes config.json and model.safetensors, in half precision but for the statistics."""

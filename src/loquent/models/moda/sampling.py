@@ -97,8 +97,12 @@ class WindowedSampler:
         steps: int,
         guidance: float,
     ) -> Tensor:
-        """One window (N, M) from its noise."""
+        """One window (N, M) from its noise, computed where the network is."""
         config = self.network.config
+        device = self.network.null_audio.device
+        audio, previous, emotion, identity, noise = (
+            value.to(device) for value in (audio, previous, emotion, identity, noise)
+        )
         batch = {"audio": audio[None], "emotion": emotion[None]}
         copies = 1
         if guidance > 1:
@@ -114,4 +118,4 @@ class WindowedSampler:
             out = self.network(x.expand(copies, -1, -1), sigma.expand(copies), **batch)
             return out if copies == 1 else guide(out[:1], out[1:], guidance)
 
-        return euler(velocity, noise[None], time_grid(steps, self.grid))[0]
+        return euler(velocity, noise[None], time_grid(steps, self.grid).to(device))[0].cpu()
