@@ -91,7 +91,7 @@ def _seeds(shape: tuple[int, int], points: NDArray[np.float32]) -> NDArray[np.ui
     mask[np.hypot(lateral / 0.6, (above - 0.36) / 0.62) < 1] = cv2.GC_FGD
     below = -above - np.linalg.norm(points[CHIN] - centre) / iod  # the chin's level is 0
     neck = (below > 0) & (below < 1.0) & (np.abs(lateral) < 0.35)
-    chest = (below >= 0.6) & (np.abs(lateral) < np.clip(0.4 + 1.2 * (below - 0.6), 0, 1.4))
+    chest = (below >= 0.5) & (np.abs(lateral) < np.clip(0.45 + 1.6 * (below - 0.5), 0, 1.9))
     mask[neck | chest] = cv2.GC_FGD
     return mask
 
