@@ -276,6 +276,7 @@ class TalkingHead:
 
     def motion_pieces(self, work: Work) -> Generator[Motion]:
         """Consecutive pieces of the video's motion at its own frame rate, made in a background thread."""
+        from loquent.motion.blinks import scale_blinks
         from loquent.motion.controls import apply_controls
         from loquent.motion.resample import resample
 
@@ -285,6 +286,7 @@ class TalkingHead:
             assert work.speech is not None
             features = self.system.encoder.encode(work.speech)
             pieces = self.system.generator.generate(features, work.portrait, work.controls)
+            pieces = scale_blinks(pieces, work.controls.blinks, work.controls.seed)
             pieces = apply_controls(pieces, work.controls, work.portrait.rest_expression)
         with closing(ahead(resample(pieces, work.video.fps, work.num_frames))) as made:
             yield from made
