@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from loquent.errors import WeightsError
+from loquent.nn.weights import load_exactly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from loquent.models.moda.network import MotionTransformer
 
@@ -107,28 +108,6 @@ def from_published(state: Mapping[str, Tensor], audio_dim: int) -> dict[str, Ten
         generator = torch.Generator().manual_seed(NULL_AUDIO_SEED)
         ours["null_audio"] = torch.randn(audio_dim, generator=generator)
     return ours
-
-
-def load_exactly(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Loads weights that must fit without a gap.
-
-    Raises:
-        WeightsError: a name or a shape does not fit.
-    """
-    expected = network.state_dict()
-    missing = sorted(set(expected) - set(state))
-    extra = sorted(set(state) - set(expected))
-    misfits = [
-        f"{name} {tuple(state[name].shape)} for {tuple(expected[name].shape)}"
-        for name in expected
-        if name in state and state[name].shape != expected[name].shape
-    ]
-    if missing or extra or misfits:
-        raise WeightsError(
-            f"{source} does not fit {type(network).__name__}: missing {missing[:5]}, unexpected {extra[:5]}, "
-            f"wrong shapes {misfits[:5]}; use the configuration that these weights were made with"
-        )
-    network.load_state_dict(dict(state))
 
 
 def load_published(network: MotionTransformer, state: Mapping[str, Tensor], source: str) -> None:

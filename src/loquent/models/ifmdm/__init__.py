@@ -1,0 +1,23 @@
+"""IF-MDM: implicit motion, its renderer and its motion diffusion transformer."""
+
+from loquent.models.ifmdm.autoencoder import Autoencoder
+from loquent.models.ifmdm.config import (
+    PRESETS,
+    AutoencoderConfig,
+    MotionConfig,
+    get_autoencoder_preset,
+    get_motion_preset,
+)
+from loquent.models.ifmdm.discriminator import Discriminator
+from loquent.models.ifmdm.encoder import Appearance
+
+__all__ = [
+    "PRESETS",
+    "Appearance",
+    "Autoencoder",
+    "AutoencoderConfig",
+    "Discriminator",
+    "MotionConfig",
+    "get_autoencoder_preset",
+    "get_motion_preset",
+]

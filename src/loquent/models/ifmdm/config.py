@@ -1,0 +1,164 @@
+"""Sizes of the two IF-MDM networks."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from loquent.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Self
+
+C = TypeVar("C")
+
+SMALLEST_PX = 4  # the decoder's learned start
+
+
+class _Saved:
+    """Reading and writing of a configuration as JSON."""
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n")  # type: ignore[call-overload]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads what `save` wrote.
+
+        Raises:
+            WeightsError: the file is missing or holds unknown names.
+        """
+        try:
+            values = json.loads(path.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise WeightsError(
+                f"{path} is not a readable configuration ({error}); restore the weights folder"
+            ) from error
+        unknown = sorted(set(values) - {item.name for item in fields(cls)})  # type: ignore[arg-type]
+        if unknown:
+            raise WeightsError(f"{path} holds the unknown names {unknown}; it belongs to another version of loquent")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig(_Saved):
+    """The renderer (stage 1) and its discriminator. The defaults are the published network at 512 x 512.
+
+    Raises:
+        WeightsError: the numbers do not fit together.
+    """
+
+    size_px: int = 512
+    motion_dim: int = 20  # published runs; the published scripts default to 100
+    style_dim: int = 512  # width of the appearance vector
+    channels: tuple[int, ...] = (512, 512, 512, 512, 256, 128, 64, 32)  # at 4, 8, 16 ... size_px pixels
+    refine_dim: int = 512  # 0: no refine block
+    refine_layers: int = 3
+
+    def __post_init__(self) -> None:
+        if self.size_px != SMALLEST_PX * 2 ** (len(self.channels) - 1) or len(self.channels) < 3:
+            raise WeightsError(
+                f"size_px is {self.size_px} with {len(self.channels)} channel numbers; give at least three, one for "
+                f"each of 4, 8, 16 ... size_px"
+            )
+        if not 0 < self.motion_dim <= self.style_dim:
+            raise WeightsError(
+                f"motion_dim is {self.motion_dim}; choose 1 to {self.style_dim} (style_dim), for directions at right angles"
+            )
+
+    @property
+    def level_sizes(self) -> tuple[int, ...]:
+        """Sides in pixels of the levels that the decoder warps: 8, 16 ... size_px."""
+        return tuple(2 * SMALLEST_PX * 2**level for level in range(len(self.channels) - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionConfig(_Saved):
+    """The motion transformer (stage 2). The defaults are the published DiT-A0.
+
+    Raises:
+        WeightsError: the numbers do not fit together.
+    """
+
+    motion_dim: int = 20
+    audio_dim: int = 768
+    vectors_per_frame: int = 2  # speech vectors of one frame
+    num_frames: int = 64  # frames of a window
+    hidden_dim: int = 512
+    num_blocks: int = 6
+    num_heads: int = 8
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.hidden_dim % self.num_heads:
+            raise WeightsError(
+                f"hidden_dim is {self.hidden_dim}; it must be a multiple of num_heads ({self.num_heads})"
+            )
+        if self.hidden_dim % (2 * self.vectors_per_frame):
+            raise WeightsError(
+                f"hidden_dim is {self.hidden_dim}; it must be a multiple of twice vectors_per_frame "
+                f"({2 * self.vectors_per_frame})"
+            )
+
+
+PUBLISHED = AutoencoderConfig()
+# Starter networks spend about a fifteenth of the published work on a frame. Above 8 pixels widths are multiples of 16, which
+# is what vector units take at once.
+_STARTER = replace(
+    PUBLISHED, size_px=256, style_dim=256, channels=(256, 256, 192, 128, 64, 32, 16), refine_dim=0, refine_layers=0
+)
+AUTOENCODER_PRESETS = {
+    "published-512": PUBLISHED,
+    "published-256": replace(PUBLISHED, size_px=256, channels=PUBLISHED.channels[:-1], refine_dim=0),
+    "starter-512": replace(_STARTER, size_px=512, channels=(*_STARTER.channels, 16)),
+    "starter-256": _STARTER,
+    "tiny": AutoencoderConfig(
+        size_px=32, motion_dim=3, style_dim=16, channels=(16, 12, 8, 6), refine_dim=4, refine_layers=1
+    ),
+}
+
+A0 = MotionConfig()
+MOTION_PRESETS = {
+    "a0": A0,
+    "a1": replace(A0, num_blocks=12, num_heads=16),
+    "a2": replace(A0, num_blocks=24, hidden_dim=1024, num_heads=16),
+    "s": replace(A0, num_blocks=12, hidden_dim=384, num_heads=6),
+    "b": replace(A0, num_blocks=12, hidden_dim=768, num_heads=12),
+    "l": replace(A0, num_blocks=24, hidden_dim=1024, num_heads=16),
+    "xl": replace(A0, num_blocks=28, hidden_dim=1152, num_heads=16),
+    "starter": replace(A0, audio_dim=256, hidden_dim=192, num_heads=3),
+    "tiny": MotionConfig(motion_dim=3, audio_dim=6, num_frames=8, hidden_dim=16, num_blocks=2, num_heads=2),
+}
+PRESETS: dict[str, Mapping[str, AutoencoderConfig] | Mapping[str, MotionConfig]] = {
+    "autoencoder": AUTOENCODER_PRESETS,
+    "motion": MOTION_PRESETS,
+}
+
+
+def _pick(presets: Mapping[str, C], name: str) -> C:
+    if name not in presets:
+        near = difflib.get_close_matches(name, presets, n=1)
+        raise WeightsError(f"unknown preset {name!r}; known: {sorted(presets)}; nearest: {near}")
+    return presets[name]
+
+
+def get_autoencoder_preset(name: str) -> AutoencoderConfig:
+    """The renderer's configuration called `name`.
+
+    Raises:
+        WeightsError: there is none; the message names the nearest.
+    """
+    return _pick(AUTOENCODER_PRESETS, name)
+
+
+def get_motion_preset(name: str) -> MotionConfig:
+    """The transformer's configuration called `name`.
+
+    Raises:
+        WeightsError: there is none; the message names the nearest.
+    """
+    return _pick(MOTION_PRESETS, name)

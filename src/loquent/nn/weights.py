@@ -1,0 +1,34 @@
+"""Loading weights that must fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loquent.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+
+def load_exactly(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Loads weights that must fit without a gap.
+
+    Raises:
+        WeightsError: a name or a shape does not fit.
+    """
+    expected = network.state_dict()
+    missing = sorted(set(expected) - set(state))
+    extra = sorted(set(state) - set(expected))
+    misfits = [
+        f"{name} {tuple(state[name].shape)} for {tuple(expected[name].shape)}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
+    ]
+    if missing or extra or misfits:
+        raise WeightsError(
+            f"{source} does not fit {type(network).__name__}: missing {missing[:5]}, unexpected {extra[:5]}, "
+            f"wrong shapes {misfits[:5]}; use the configuration that these weights were made with"
+        )
+    network.load_state_dict(dict(state))
