@@ -94,8 +94,11 @@ _ROUND_TIMES_S = (0.090, 0.055)  # rounding is anticipated
 _ROUND_CHANNELS = ("mouthFunnel", "mouthPucker")
 
 _STILL_SILENCE_S = 0.14  # shorter gaps are passed through
-_PARTED_IN_SILENCE = ((0.25, 0.7, 1.6), (0.75, 0.4, 0.0))  # length of a silence in s -> how much opening stays
-_EDGE_S, _ONSET_S = 0.085, 0.125  # how far into the sound beside a silence, and how long, the mouth starts to move
+_PARTED_IN_SILENCE = (
+    (0.25, 0.8, 1.2, 2.2),
+    (0.8, 0.55, 0.4, 0.0),
+)  # length of a silence in s -> how much opening stays
+_EDGE_S, _ONSET_S = 0.105, 0.115  # how far into the sound beside a silence, and how long, the mouth starts to move
 _LEAD_S = 0.010  # mouths are a little ahead of what is heard
 _JAW_LIMIT = 0.55  # approached softly by the loudest vowels
 _CLOSURE_RAMP_S = 0.058
