@@ -30,6 +30,7 @@ from loquent.render.warp import Lattice, SmoothInterpolator, smoothstep
 
 _BROWS = {*RIGHT_BROW_UPPER, *RIGHT_BROW_LOWER, *LEFT_BROW_UPPER, *LEFT_BROW_LOWER}
 _SHOULDER_FOLLOW = 0.16  # how far the shoulders go along with the head
+_ROW = 1024
 _STEEPEST = 1.3  # change of depth over a distance
 _REACH = 1.4  # of one landmark, in interocular distances
 
@@ -121,7 +122,9 @@ class HeadModel:
     def depth(self, points: NDArray) -> NDArray[np.float32]:
         """(N,) softened depth at photo points (N, 2)."""
         lattice, depth = self._depth
-        return lattice.sample(depth, np.asarray(points, np.float32)[None])[0]
+        rows = -(-len(points) // _ROW)  # OpenCV takes pictures of up to 32766 columns
+        padded = np.resize(np.asarray(points, np.float32), (rows, _ROW, 2))
+        return lattice.sample(depth, padded).reshape(-1)[: len(points)]
 
     def follow(self, points: NDArray) -> NDArray[np.float32]:
         """(N,): how far points of the person go along with the head: 1 on the head, little on the shoulders."""
@@ -155,7 +158,7 @@ class HeadModel:
         """Left, top, right, bottom of what can move, in photo pixels."""
         x, y = self.landmarks[list(FACE_OVAL), :2].mean(0)
         unit = self.interocular_px
-        return float(x - 5 * unit), float(y - 5 * unit), float(x + 5 * unit), float(y + 8 * unit)
+        return float(x - 4 * unit), float(y - 4 * unit), float(x + 4 * unit), float(y + 6 * unit)
 
 
 def lattice_field(head: HeadModel, lattice: Lattice, left_out: set[int]) -> PointField:

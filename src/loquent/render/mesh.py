@@ -48,7 +48,6 @@ class MeshRenderer:
         self._prepare_person()
         self._lips = Lips(self._pixels, self._head)
         self._mouth = MouthInterior(self._pixels, self.shape, self._lips.rest_contour_px)
-        self._mouth = MouthInterior(self._pixels, self.shape, self._lips.rest_contour_px)
         self._eyes = [Eye(self._pixels, self._head, points) for points in EYES]
 
     @property
@@ -73,7 +72,7 @@ class MeshRenderer:
         margin = round(0.6 * self._head.interocular_px)
         person = _pad_person(layers.person, margin, self._head.interocular_px)
         self._person = Texture(person, box[0] - margin, box[1] - margin)
-        step = max(1.0, self._head.interocular_px / 24)
+        step = max(1.0, self._head.interocular_px / 18)
         self._lattice = Lattice.over(box, step)
         field = lattice_field(self._head, self._lattice, set(self._head.eye_points.tolist()) | INNER_LIPS)
         points = field.points[:, :2]
