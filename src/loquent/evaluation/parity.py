@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from loquent.errors import LoquentError
-from loquent.evaluation import parity_moda, parity_renderer
+from loquent.evaluation import parity_ifmdm, parity_keypoints, parity_moda, parity_renderer, parity_speech
 from loquent.evaluation.fixtures import KEY_LIST_SUFFIX, ParityError, read_fixture, read_key_list
 
 if TYPE_CHECKING:
@@ -24,15 +24,20 @@ TOLERANCE = 1e-4  # absolute, or relative for values above 1
 # Module name -> what our code gives for the fixture's inputs, under the fixture's output names.
 EVALUATORS: dict[str, Callable[[Fixture], dict[str, Tensor]]] = {
     **parity_moda.EVALUATORS,
+    **parity_keypoints.EVALUATORS,
     **parity_renderer.EVALUATORS,
+    **parity_speech.EVALUATORS,
+    **parity_ifmdm.EVALUATORS,
 }
 # Module name -> loads a state dict of the released names and shapes, strictly.
 KEY_LOADERS: dict[str, Callable[[dict[str, Tensor]], None]] = {
     **parity_moda.KEY_LOADERS,
     **parity_renderer.KEY_LOADERS,
+    **parity_speech.KEY_LOADERS,
+    **parity_ifmdm.KEY_LOADERS,
 }
 # Outputs that another warp or rounding may change by one step of 8 bits.
-TOLERANCES = parity_moda.TOLERANCES
+TOLERANCES: dict[str, dict[str, float]] = {**parity_keypoints.TOLERANCES, **parity_ifmdm.TOLERANCES}
 
 
 @dataclass(frozen=True)

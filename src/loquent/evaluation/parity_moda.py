@@ -223,4 +223,3 @@ EVALUATORS: dict[str, Callable[[Fixture], dict[str, Tensor]]] = {
     "flow_matching": _flow_matching,
 }
 KEY_LOADERS: dict[str, Callable[[dict[str, Tensor]], None]] = {"talking_head_dit": _load_transformer_keys}
-TOLERANCES: dict[str, dict[str, float]] = {}

@@ -137,9 +137,7 @@ EVALUATORS: dict[str, Callable[[Fixture], dict[str, Tensor]]] = {
     "retarget_eye": _keypoint_mlp,
 }
 KEY_LOADERS: dict[str, Callable[[dict[str, Tensor]], None]] = {
-    "appearance_feature_extractor": _key_loader(
-        lambda: AppearanceExtractor(PUBLISHED.appearance), weights.APPEARANCE
-    ),
+    "appearance_feature_extractor": _key_loader(lambda: AppearanceExtractor(PUBLISHED.appearance), weights.APPEARANCE),
     "motion_extractor": _key_loader(lambda: MotionExtractor(PUBLISHED.motion), weights.MOTION_EXTRACTOR),
     "warping_network": _key_loader(lambda: WarpingNetwork(PUBLISHED.warping), weights.WARPING),
     "spade_decoder": _key_loader(lambda: SpadeDecoder(PUBLISHED.decoder), weights.DECODER),

@@ -5,6 +5,7 @@ Source: Guo et al. 2024, "LivePortrait", network F; docs/moda.md, "Renderer".
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -26,7 +27,7 @@ class AppearanceExtractor(nn.Module):
         self.config = config
         widths = [config.width_at(level) for level in range(config.num_halvings + 1)]
         self.stem = ConvNorm2d(3, widths[0])
-        self.down = nn.ModuleList(ConvNorm2d(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.down = nn.ModuleList(ConvNorm2d(a, b) for a, b in pairwise(widths))
         self.to_volume = nn.Conv2d(widths[-1], config.volume_channels * config.volume_depth, 1)
         self.volume_blocks = nn.Sequential(
             *(ResidualBlock3d(config.volume_channels) for _ in range(config.num_volume_blocks))

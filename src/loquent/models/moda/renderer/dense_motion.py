@@ -7,6 +7,7 @@ Shape letters: B batch, C channels, D, H, W the volume, K keypoints.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -36,7 +37,7 @@ class Hourglass(nn.Module):
         super().__init__()
         levels = config.num_halvings
         widths = [config.input_channels, *(config.width_at(level) for level in range(1, levels + 1))]
-        self.down = nn.ModuleList(ConvNorm3d(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.down = nn.ModuleList(ConvNorm3d(a, b) for a, b in pairwise(widths))
         self.up = nn.ModuleList()
         channels = widths[-1]
         for level in reversed(range(levels)):

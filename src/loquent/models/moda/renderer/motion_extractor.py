@@ -5,6 +5,7 @@ Source: Guo et al. 2024, "LivePortrait", network M; Woo et al. 2023, "ConvNeXt V
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -90,7 +91,7 @@ class MotionExtractor(nn.Module):
         super().__init__()
         widths, self.num_keypoints = config.widths, config.num_keypoints
         self.downsamplers = nn.ModuleList([Downsampler(3, widths[0], 4, norm_first=False)])
-        for narrow, wide in zip(widths[:-1], widths[1:], strict=True):
+        for narrow, wide in pairwise(widths):
             self.downsamplers.append(Downsampler(narrow, wide, 2, norm_first=True))
         self.stages = nn.ModuleList(
             nn.Sequential(*(ConvNextBlock(width) for _ in range(depth)))

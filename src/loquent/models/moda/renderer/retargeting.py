@@ -5,6 +5,7 @@ Source: Guo et al. 2024, "LivePortrait", section 3.3. T frames, K keypoints.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,7 +24,7 @@ class KeypointMlp(nn.Module):
     def __init__(self, size_in: int, hidden: Sequence[int], size_out: int) -> None:
         super().__init__()
         sizes = [size_in, *hidden, size_out]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:

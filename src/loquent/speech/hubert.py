@@ -1,0 +1,276 @@
+"""HuBERT and wav2vec 2.0 (base): speech to the outputs of all transformer layers, 25 rows a second.
+
+One forward pass of our own, so that no further package is needed; files are those of the transformers library.
+
+Shape letters: B batch, S samples, T frames, C channels, L layers.
+
+Source: Hsu et al. 2021, "HuBERT"; Baevski et al. 2020, "wav2vec 2.0"; docs/moda.md, "Speech features".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional as F
+
+from loquent.errors import SpeechError, WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+RATE_HZ = 16_000
+SAMPLES_PER_FRAME = 640  # 25 frames a second
+_HOP = 320  # samples between the vectors of the convolutions
+_LACK = 80  # samples that the convolutions want beyond a multiple of their hop
+_NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubertConfig:
+    """Sizes; the defaults are those of the base networks."""
+
+    dim: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    feed_forward_dim: int = 3072
+    conv_dims: tuple[int, ...] = (512,) * 7
+    conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    position_kernel: int = 128
+    position_groups: int = 16
+
+    @staticmethod
+    def from_published(values: Mapping[str, object]) -> HubertConfig:
+        """Sizes from the `config.json` of a transformers folder.
+
+        Raises:
+            WeightsError: it describes another architecture.
+        """
+        wanted = {
+            "do_stable_layer_norm": False,
+            "feat_extract_norm": "group",
+            "conv_bias": False,
+            "feat_proj_layer_norm": True,
+        }
+        for name, value in wanted.items():
+            if values.get(name, value) != value:
+                raise WeightsError(
+                    f"the speech encoder has {name} = {values[name]}, only {value} is supported; use a base HuBERT"
+                )
+        names = {
+            "hidden_size": "dim",
+            "num_hidden_layers": "num_layers",
+            "num_attention_heads": "num_heads",
+            "intermediate_size": "feed_forward_dim",
+            "conv_dim": "conv_dims",
+            "conv_kernel": "conv_kernels",
+            "conv_stride": "conv_strides",
+            "num_conv_pos_embeddings": "position_kernel",
+            "num_conv_pos_embedding_groups": "position_groups",
+        }
+        sizes = {ours: values[name] for name, ours in names.items() if name in values}
+        return HubertConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()})  # type: ignore[arg-type]
+
+
+class ConvLayer(nn.Module):
+    """Strided convolution, group norm in the first layer only, GELU."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int, *, normed: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(channels_in, channels_out, kernel, stride, bias=False)
+        self.norm = nn.GroupNorm(channels_out, channels_out, eps=_NORM_EPS) if normed else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.norm(self.conv(x)))
+
+
+class Layer(nn.Module):
+    """Transformer layer with its norms after the sums: (B, T, C) to the same."""
+
+    def __init__(self, config: HubertConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.num_heads = config.num_heads
+        self.q, self.k, self.v, self.out = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm1 = nn.LayerNorm(dim, eps=_NORM_EPS)
+        self.fc1 = nn.Linear(dim, config.feed_forward_dim)
+        self.fc2 = nn.Linear(config.feed_forward_dim, dim)
+        self.norm2 = nn.LayerNorm(dim, eps=_NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (part(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (self.q, self.k, self.v))
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = self.norm1(x + self.out(attended))
+        return self.norm2(x + self.fc2(F.gelu(self.fc1(x))))
+
+
+class Hubert(nn.Module):
+    """Speech to the outputs of all layers."""
+
+    def __init__(self, config: HubertConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = (1, *config.conv_dims)
+        self.convs = nn.Sequential(
+            *(
+                ConvLayer(channels[i], channels[i + 1], kernel, stride, normed=i == 0)
+                for i, (kernel, stride) in enumerate(zip(config.conv_kernels, config.conv_strides, strict=True))
+            )
+        )
+        self.project_norm = nn.LayerNorm(config.conv_dims[-1], eps=_NORM_EPS)
+        self.project = nn.Linear(config.conv_dims[-1], config.dim)
+        # The published weight norm is folded when weights are loaded.
+        self.position = nn.Conv1d(
+            config.dim, config.dim, config.position_kernel, padding=config.position_kernel // 2,
+            groups=config.position_groups,
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(config.dim, eps=_NORM_EPS)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+
+    def forward(self, waveform: Tensor, num_frames: int) -> Tensor:
+        """Normalised and padded speech (B, S) to (B, T, L, C) with T = `num_frames`."""
+        return self.encode(resample_frames(self.convolve(waveform), num_frames))
+
+    def convolve(self, waveform: Tensor) -> Tensor:
+        """(B, S) to vectors of the convolutions, (B, T', C'), about 50 a second."""
+        return self.convs(waveform[:, None]).mT
+
+    def encode(self, vectors: Tensor) -> Tensor:
+        """Vectors (B, T, C') to the outputs of all layers, (B, T, L, C)."""
+        x = self.project(self.project_norm(vectors))
+        positions = F.gelu(self.position(x.mT)[..., : x.shape[1]]).mT
+        x = self.norm(x + positions)
+        outputs = []
+        for layer in self.layers:
+            x = layer(x)
+            outputs.append(x)
+        return torch.stack(outputs, dim=2)
+
+
+def normalise(waveform: Tensor) -> Tensor:
+    """Zero mean and unit variance over the whole clip (S,)."""
+    return (waveform - waveform.mean()) / (waveform.var(correction=0) + 1e-7).sqrt()
+
+
+def pad_for_convolutions(waveform: Tensor) -> Tensor:
+    """Lengthens a clip (S,) at both ends so that the convolutions give one vector for every 320 samples."""
+    num_samples = len(waveform)
+    side = -(-(_HOP * (num_samples // _HOP) + _LACK - num_samples) // 2)
+    if side < 0:
+        return waveform
+    padded = waveform[None]
+    for _ in range(2):  # reflected by half, twice, as published
+        padded = F.pad(padded, (side // 2, side // 2), mode="reflect")
+    return F.pad(padded, (side % 2, side % 2), mode="replicate")[0]
+
+
+def resample_frames(vectors: Tensor, num_frames: int) -> Tensor:
+    """(B, T', C) to (B, num_frames, C): linear in time, first and last vectors kept."""
+    return F.interpolate(vectors.mT, num_frames, mode="linear", align_corners=True).mT
+
+
+@torch.no_grad()
+def speech_features(network: Hubert, waveform: Tensor) -> Tensor:
+    """Outputs of all layers for a clip (S,) at 16 kHz, (T, L, C), one row for every whole 40 ms.
+
+    Raises:
+        SpeechError: the clip is shorter than one row.
+    """
+    num_frames = len(waveform) // SAMPLES_PER_FRAME
+    if not num_frames:
+        raise SpeechError(f"{len(waveform)} samples of speech; at least {SAMPLES_PER_FRAME} (40 ms) are needed")
+    clip = normalise(waveform)[: num_frames * SAMPLES_PER_FRAME]
+    return network(pad_for_convolutions(clip)[None], num_frames)[0]
+
+
+# Names in transformers -> ours. {} is a number.
+_RENAMES = {
+    "feature_extractor.conv_layers.{}.conv.": "convs.{}.conv.",
+    "feature_extractor.conv_layers.{}.layer_norm.": "convs.{}.norm.",
+    "feature_projection.layer_norm.": "project_norm.",
+    "feature_projection.projection.": "project.",
+    "encoder.pos_conv_embed.conv.": "position.",
+    "encoder.layer_norm.": "norm.",
+    "encoder.layers.{}.attention.q_proj.": "layers.{}.q.",
+    "encoder.layers.{}.attention.k_proj.": "layers.{}.k.",
+    "encoder.layers.{}.attention.v_proj.": "layers.{}.v.",
+    "encoder.layers.{}.attention.out_proj.": "layers.{}.out.",
+    "encoder.layers.{}.layer_norm.": "layers.{}.norm1.",
+    "encoder.layers.{}.feed_forward.intermediate_dense.": "layers.{}.fc1.",
+    "encoder.layers.{}.feed_forward.output_dense.": "layers.{}.fc2.",
+    "encoder.layers.{}.final_layer_norm.": "layers.{}.norm2.",
+}
+_PREFIXES = re.compile(r"^(hubert|wav2vec2)\.")
+_WEIGHT_NORM = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+# Used in pretraining or by tasks other than features.
+_UNUSED = ("masked_spec_embed", "quantizer.", "project_hid.", "project_q.", "lm_head.")
+
+
+def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A transformers state dict under our names, weight norm folded.
+
+    Raises:
+        WeightsError: an unknown name.
+    """
+    patterns = [(re.compile(re.escape(name).replace(r"\{\}", r"(\d+)")), ours) for name, ours in _RENAMES.items()]
+    ours = {}
+    for published, tensor in state.items():
+        name = _PREFIXES.sub("", published)
+        for new, old in _WEIGHT_NORM.items():
+            name = name.replace(new, old)
+        if not name.startswith(_UNUSED):
+            ours[_rename(name, patterns)] = tensor
+    if "position.weight_g" in ours:
+        g, v = ours.pop("position.weight_g"), ours.pop("position.weight_v")
+        ours["position.weight"] = g * v / torch.linalg.vector_norm(v, dim=(0, 1), keepdim=True)
+    return ours
+
+
+def _rename(name: str, patterns: list[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, ours in patterns:
+        if match := pattern.match(name):
+            return ours.format(*match.groups()) + name[match.end() :]
+    raise WeightsError(f"tensor {name!r} belongs to no HuBERT or wav2vec 2.0; check that this is a speech encoder")
+
+
+def load_hubert(folder: Path) -> Hubert:
+    """A speech encoder from a folder with config.json and model.safetensors or pytorch_model.bin.
+
+    Raises:
+        WeightsError: files are missing or do not fit.
+    """
+    try:
+        config = HubertConfig.from_published(json.loads((folder / "config.json").read_text()))
+        if (folder / "model.safetensors").exists():
+            state = load_file(folder / "model.safetensors")
+        else:
+            state = torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
+    except (OSError, json.JSONDecodeError) as error:
+        raise WeightsError(
+            f"{folder} holds no speech encoder ({error}); put config.json and model.safetensors or "
+            f"pytorch_model.bin of a base HuBERT there"
+        ) from error
+    network = Hubert(config)
+    load_hubert_state(network, state, str(folder))
+    return network.eval()
+
+
+def load_hubert_state(network: Hubert, state: Mapping[str, Tensor], source: str) -> None:
+    """Loads a transformers state dict; it must fit without a gap.
+
+    Raises:
+        WeightsError: it does not.
+    """
+    ours = from_published(state)
+    missing, extra = network.load_state_dict(ours, strict=False)
+    if missing or extra:
+        raise WeightsError(f"{source} does not fit: missing {missing[:5]}, unexpected {extra[:5]}; use a base HuBERT")
