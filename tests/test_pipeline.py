@@ -10,7 +10,7 @@ import loquent
 from fakes import make_system
 from loquent import provenance
 from loquent.errors import LoquentError, WeightsError
-from loquent.pipeline import TalkingHead, VideoSettings, ahead, average_portrait
+from loquent.pipeline import Ahead, TalkingHead, VideoSettings, average_portrait
 from loquent.systems import choose_device, find_system
 from loquent.types import ARKIT_INDEX, Controls, Motion
 
@@ -171,7 +171,7 @@ def test_ahead_keeps_order_and_stays_near():
             made.append(number)
             yield number
 
-    items = ahead(count(), depth=2)
+    items = Ahead(count(), depth=2)
     assert next(items) == 0
     time.sleep(0.05)
     assert len(made) <= 5  # taken, two waiting, one in hand

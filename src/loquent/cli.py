@@ -403,10 +403,12 @@ def _progress_bar(title: str, fps: float) -> Iterator[Progress]:
     )
     with Progress(*columns, console=_stderr(), transient=True, disable=not _stderr().is_terminal) as bar:
         task = bar.add_task(title, total=None, speed="")
-        started = time.perf_counter()
+        first_s: list[float] = []  # when the first frame was finished: what comes before is preparation
 
         def update(done: int, total: int) -> None:
-            rate = done / max(time.perf_counter() - started, 1e-3)
+            now_s = time.perf_counter()
+            first_s[:] = first_s or [now_s]
+            rate = (done - 1) / max(now_s - first_s[0], 1e-3)
             bar.update(task, completed=done, total=total, speed=f"{rate:.0f} frames/s, {rate / fps:.1f}x real time")
 
         yield update

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -228,8 +228,8 @@ class TalkingHead:
     ) -> Iterator[NDArray[np.uint8]]:
         """Yields the frames of `animate` as they are made: RGB uint8, (H, W, 3). Arguments as there."""
         work = self.prepare(photo, speech, controls, video=VideoSettings(fps=fps, size=size))
-        renderer = self.system.make_renderer(work.portrait, size)
         with closing(self.motion_pieces(work)) as pieces:
+            renderer = self.system.make_renderer(work.portrait, size)
             for piece in pieces:
                 yield from renderer.render(piece)
 
@@ -237,15 +237,16 @@ class TalkingHead:
         self, work: Work, output: str | Path | None, *, sidecar: bool = False, progress: Progress | None = None
     ) -> Clip:
         """Makes the video that `prepare` described. Arguments as in `animate`."""
-        renderer = self.system.make_renderer(work.portrait, work.video.size)
         frames: list[NDArray[np.uint8]] = []
-        if output is None:
-            motion = self._draw(work, renderer, frames.append, progress)
-        else:
-            with open_writer(work, output, renderer.size_px) as writer:
-                motion = self._draw(work, renderer, writer.write, progress)
-            if sidecar:
-                provenance.write_sidecar(Path(output), work.settings)
+        with closing(self.motion_pieces(work)) as pieces:  # made from here on, while the renderer prepares the portrait
+            renderer = self.system.make_renderer(work.portrait, work.video.size)
+            if output is None:
+                motion = _draw(pieces, renderer, frames.append, work.num_frames, progress)
+            else:
+                with open_writer(work, output, renderer.size_px) as writer:
+                    motion = _draw(pieces, renderer, writer.write, work.num_frames, progress)
+        if sidecar and output is not None:
+            provenance.write_sidecar(Path(output), work.settings)
         return Clip(
             path=None if output is None else Path(output),
             fps=work.video.fps,
@@ -274,8 +275,8 @@ class TalkingHead:
         with closing(self.motion_pieces(work)) as pieces:
             return Motion.concatenate(list(pieces))
 
-    def motion_pieces(self, work: Work) -> Generator[Motion]:
-        """Consecutive pieces of the video's motion at its own frame rate, made in a background thread."""
+    def motion_pieces(self, work: Work) -> Ahead[Motion]:
+        """Consecutive pieces of the video's motion at its own frame rate, made in a background thread. Close it."""
         from loquent.motion.blinks import scale_blinks
         from loquent.motion.controls import apply_controls
         from loquent.motion.resample import resample
@@ -288,23 +289,26 @@ class TalkingHead:
             pieces = self.system.generator.generate(features, work.portrait, work.controls)
             pieces = scale_blinks(pieces, work.controls.blinks, work.controls.seed)
             pieces = apply_controls(pieces, work.controls, work.portrait.rest_expression)
-        with closing(ahead(resample(pieces, work.video.fps, work.num_frames))) as made:
-            yield from made
+        return Ahead(resample(pieces, work.video.fps, work.num_frames))
 
-    def _draw(
-        self, work: Work, renderer: Renderer, take: Callable[[NDArray[np.uint8]], None], progress: Progress | None
-    ) -> Motion:
-        """Draws every frame, hands each to `take`, and returns the motion that was drawn."""
-        drawn, done = [], 0
-        with closing(self.motion_pieces(work)) as pieces:
-            for piece in pieces:
-                drawn.append(piece)
-                for frame in renderer.render(piece):
-                    take(frame)
-                    done += 1
-                    if progress is not None:
-                        progress(done, work.num_frames)
-        return Motion.concatenate(drawn)
+
+def _draw(
+    pieces: Iterable[Motion],
+    renderer: Renderer,
+    take: Callable[[NDArray[np.uint8]], None],
+    num_frames: int,
+    progress: Progress | None,
+) -> Motion:
+    """Draws every frame, hands each to `take`, and returns the motion that was drawn."""
+    drawn, done = [], 0
+    for piece in pieces:
+        drawn.append(piece)
+        for frame in renderer.render(piece):
+            take(frame)
+            done += 1
+            if progress is not None:
+                progress(done, num_frames)
+    return Motion.concatenate(drawn)
 
 
 def open_writer(work: Work, output: str | Path, size_px: tuple[int, int]) -> VideoWriter:
@@ -346,45 +350,53 @@ def describe_settings(
     }
 
 
-def ahead(items: Iterator[Item], depth: int = 1) -> Generator[Item]:
-    """Yields `items`, made in a background thread that runs at most `depth` items ahead of what is taken.
+class Ahead(Generic[Item]):
+    """Iterates over items that a background thread makes, at most `depth` items ahead of what is taken.
 
-    An error in the thread is raised here; closing this iterator ends the thread after the item it is making.
+    The thread starts at once. An error in it is raised where the item would be taken. `close` ends it after the item
+    that it is making.
     """
-    made: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
 
-    def put(item: Item | None, error: BaseException | None) -> None:
-        while not stopped.is_set():
+    def __init__(self, items: Iterator[Item], depth: int = 1) -> None:
+        self._items = items
+        self._made: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(maxsize=depth)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._make, name="loquent-ahead", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Ahead[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        if self._stopped.is_set():
+            raise StopIteration
+        item, error = self._made.get()
+        if error is not None:
+            self.close()
+            raise error
+        assert item is not None
+        return item
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _make(self) -> None:
+        try:
+            for item in self._items:
+                self._put(item, None)
+                if self._stopped.is_set():
+                    return
+            self._put(None, StopIteration())
+        except BaseException as error:
+            self._put(None, error)
+
+    def _put(self, item: Item | None, error: BaseException | None) -> None:
+        while not self._stopped.is_set():
             try:
-                return made.put((item, error), timeout=0.1)
+                return self._made.put((item, error), timeout=0.1)
             except queue.Full:
                 continue
-
-    def make() -> None:
-        try:
-            for item in items:
-                put(item, None)
-                if stopped.is_set():
-                    return
-            put(None, StopIteration())
-        except BaseException as error:
-            put(None, error)
-
-    thread = threading.Thread(target=make, name="loquent-ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = made.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            assert item is not None
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
 
 
 def _read_motion(motion: Motion | str | Path) -> tuple[Motion, dict[str, str]]:
