@@ -51,11 +51,13 @@ Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium
 
 InputsArgument = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="PHOTO... SPEECH...", help="Photos and recordings; every photo speaks every recording."),
+    typer.Argument(
+        metavar="PHOTO SPEECH", help="A photo and a recording; of several, every photo speaks every recording."
+    ),
 ]
 EmotionOption = Annotated[Emotion, typer.Option(help="What the face expresses.", rich_help_panel=_MOTION)]
 SeedOption = Annotated[int, typer.Option(help="The same seed gives the same video.", rich_help_panel=_MOTION)]
-EmotionStrengthOption = Annotated[float, typer.Option(help="0 to 2.", rich_help_panel=_MOTION)]
+EmotionStrengthOption = Annotated[float, typer.Option(help="How strongly, 0 to 2.", rich_help_panel=_MOTION)]
 AmountOption = Annotated[float, typer.Option(help="All movement but the lips', 0 to 2.", rich_help_panel=_MOTION)]
 HeadOption = Annotated[float, typer.Option(help="Head movement, 0 to 2.", rich_help_panel=_MOTION)]
 BrowsOption = Annotated[float, typer.Option(help="Brow movement, 0 to 2.", rich_help_panel=_MOTION)]
@@ -218,7 +220,7 @@ def animate(
 def export(
     inputs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[PHOTO] SPEECH", help="A recording; with a photo, for that person's face."),
+        typer.Argument(metavar="PHOTO SPEECH", help="A recording, and if you like a photo, for that person's face."),
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="File to write: .csv or .json.", rich_help_panel=_FILES)
