@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from loquent.errors import WeightsError
+from loquent.models.moda.blinks import BlinkLayer
 from loquent.models.moda.config import ModaConfig
 from loquent.models.moda.network import MotionTransformer
 from loquent.models.moda.sampling import WindowedSampler
@@ -69,7 +70,7 @@ class MotionFlowGenerator:
     def generate(self, features: Iterable[SpeechFeatures], portrait: Portrait, controls: Controls) -> Iterator[Motion]:
         """Yields consecutive pieces of motion, together as long as the features; a window is about 3 s.
 
-        The same seed, features and controls give the same motion.
+        The network's motion with its blinks drawn as events (`loquent.models.moda.blinks`). The same seed, features and controls give the same motion.
         """
         config = self.network.config
         random = torch.Generator().manual_seed(controls.seed)
@@ -82,8 +83,8 @@ class MotionFlowGenerator:
             steps=controls.steps,
             guidance=controls.guidance,
         )
-        for piece in pieces:
-            yield self._to_motion(piece)
+        blinks = BlinkLayer(controls.blinks, np.random.default_rng(controls.seed))
+        return blinks.apply(self._to_motion(piece) for piece in pieces)
 
     def _to_motion(self, normalised: Tensor) -> Motion:
         vector = (normalised * self.std + self.mean).numpy()
