@@ -125,8 +125,8 @@ def animate(
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", rich_help_panel=_FILES, show_default=False,
-                     help="Video to write: .mp4, .webm, .gif, or a folder for PNG pictures; for several videos,"
-                     " the folder to write into. PHOTO_SPEECH.mp4 if not given."),
+                     help="Video to write: .mp4, .mov, .mkv, .webm, .gif, or without suffix a folder of PNG files;"
+                     " for several videos, the folder to write into. PHOTO_SPEECH.mp4 if not given."),
     ] = None,
     text: TextOption = None,
     voice: VoiceOption = "en-us",
