@@ -133,7 +133,8 @@ def animate(
     motion: Annotated[
         Path | None,
         typer.Option(rich_help_panel=_FILES, show_default=False,
-                     help="Draw this motion (ARKit CSV or JSON) as it is, instead of generating one; speech is optional then."),
+                     help="Draw this motion (ARKit CSV or JSON) as it is, instead of generating one;"
+                     " speech is optional then."),
     ] = None,
     manifest: Annotated[
         Path | None,
@@ -359,10 +360,10 @@ def _animate_one(head: TalkingHead, job: Job, place: str, *, sidecar: bool, dry_
 
 
 def _summary(clip: Clip, seconds: float) -> str:
-    """The last line: where the file is, how long it took, and the real-time factor (below 1 is faster than real time)."""
+    """The last line: where the file is, how long it took, and the real-time factor (below 1 is faster)."""
     return (
-        f"{clip.path}: {clip.num_frames} frames of {clip.size_px[0]}x{clip.size_px[1]}, {clip.duration_s:.1f} s of video"
-        f" in {seconds:.1f} s, real-time factor {seconds / clip.duration_s:.2f}"
+        f"{clip.path}: {clip.num_frames} frames of {clip.size_px[0]}x{clip.size_px[1]},"
+        f" {clip.duration_s:.1f} s of video in {seconds:.1f} s, real-time factor {seconds / clip.duration_s:.2f}"
     )
 
 

@@ -189,8 +189,8 @@ class TalkingHead:
             speech: a path, an open binary file, the file's bytes, or (samples, rate in Hz) with float samples (N,) or
                 (N, channels) in [-1, 1]. May be left out when `motion` is given; the video is silent then.
             controls: seed, emotion and amounts of motion.
-            output: the file to write; the suffix chooses the format: .mp4, .mov, .mkv, .webm, .gif, or none for a folder
-                of PNG files. An existing file is replaced. None keeps the frames in memory, in `Clip.frames`.
+            output: the file to write; the suffix chooses the format: .mp4, .mov, .mkv, .webm, .gif, or none for a
+                folder of PNG files. An existing file is replaced. None keeps the frames in memory, in `Clip.frames`.
             motion: draws this motion, or the one in this file (ARKit CSV or JSON), as it is, instead of generating one;
                 `controls` are of no effect then.
             fps: frames a second of the video.
@@ -277,7 +277,6 @@ class TalkingHead:
 
     def motion_pieces(self, work: Work) -> Ahead[Motion]:
         """Consecutive pieces of the video's motion at its own frame rate, made in a background thread. Close it."""
-        from loquent.motion.blinks import scale_blinks
         from loquent.motion.controls import apply_controls
         from loquent.motion.resample import resample
 
@@ -287,7 +286,6 @@ class TalkingHead:
             assert work.speech is not None
             features = self.system.encoder.encode(work.speech)
             pieces = self.system.generator.generate(features, work.portrait, work.controls)
-            pieces = scale_blinks(pieces, work.controls.blinks, work.controls.seed)
             pieces = apply_controls(pieces, work.controls, work.portrait.rest_expression)
         return Ahead(resample(pieces, work.video.fps, work.num_frames))
 
