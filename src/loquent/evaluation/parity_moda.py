@@ -114,17 +114,22 @@ def _single_stream(fixture: Fixture) -> dict[str, Tensor]:
     return {"tokens": block(tokens, fixture.inputs["c"], _block_table(fixture, tokens.shape[1], 4))}
 
 
-def _transformer(fixture: Fixture, **sizes: int) -> MotionTransformer:
+def _transformer(
+    fixture: Fixture, audio_layers: int, num_frames: int = BASE.num_frames, overlap: int = BASE.overlap
+) -> MotionTransformer:
     config = fixture.config
-    blocks = {name: config[name] for name in ("four_stream_blocks", "double_stream_blocks", "single_stream_blocks")}
     network = MotionTransformer(
         ModaConfig(
             hidden_dim=config["hidden_size"],
             num_heads=config["num_heads"],
             mlp_ratio=config["mlp_ratio"],
+            audio_layers=audio_layers,
             audio_dim=config["audio_dim"],
-            **blocks,
-            **sizes,
+            four_stream_blocks=config["four_stream_blocks"],
+            double_stream_blocks=config["double_stream_blocks"],
+            single_stream_blocks=config["single_stream_blocks"],
+            num_frames=num_frames,
+            overlap=overlap,
         )
     )
     load_published(network, fixture.weights, fixture.module)

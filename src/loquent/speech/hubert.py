@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
 from loquent.errors import SpeechError, WeightsError
+from loquent.nn.weights import load_exactly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +34,7 @@ SAMPLES_PER_FRAME = 640  # 25 frames a second
 _HOP = 320  # samples between the vectors of the convolutions
 _LACK = 80  # samples that the convolutions want beyond a multiple of their hop
 _NORM_EPS = 1e-5
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +138,29 @@ class Hubert(nn.Module):
         )  # fmt: skip
         self.norm = nn.LayerNorm(config.dim, eps=_NORM_EPS)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+
+    @staticmethod
+    def from_pretrained(folder: Path) -> Hubert:
+        """Loads config.json and model.safetensors as `save_pretrained` writes them.
+
+        Raises:
+            WeightsError: a file is missing or does not fit.
+        """
+        try:
+            values = json.loads((folder / _CONFIG).read_text())
+            config = HubertConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+            state = load_file(folder / _WEIGHTS)
+        except (OSError, SafetensorError, json.JSONDecodeError, TypeError) as error:
+            raise WeightsError(f"{folder} holds no speech encoder ({error}); restore the folder") from error
+        network = Hubert(config)
+        load_exactly(network, state, str(folder))
+        return network.eval()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Writes config.json and model.safetensors."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _CONFIG).write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, folder / _WEIGHTS)
 
     def forward(self, waveform: Tensor, num_frames: int) -> Tensor:
         """Normalised and padded speech (B, S) to (B, T, L, C) with T = `num_frames`."""
@@ -242,35 +268,10 @@ def _rename(name: str, patterns: list[tuple[re.Pattern[str], str]]) -> str:
     raise WeightsError(f"tensor {name!r} belongs to no HuBERT or wav2vec 2.0; check that this is a speech encoder")
 
 
-def load_hubert(folder: Path) -> Hubert:
-    """A speech encoder from a folder with config.json and model.safetensors or pytorch_model.bin.
-
-    Raises:
-        WeightsError: files are missing or do not fit.
-    """
-    try:
-        config = HubertConfig.from_published(json.loads((folder / "config.json").read_text()))
-        if (folder / "model.safetensors").exists():
-            state = load_file(folder / "model.safetensors")
-        else:
-            state = torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
-    except (OSError, json.JSONDecodeError) as error:
-        raise WeightsError(
-            f"{folder} holds no speech encoder ({error}); put config.json and model.safetensors or "
-            f"pytorch_model.bin of a base HuBERT there"
-        ) from error
-    network = Hubert(config)
-    load_hubert_state(network, state, str(folder))
-    return network.eval()
-
-
 def load_hubert_state(network: Hubert, state: Mapping[str, Tensor], source: str) -> None:
     """Loads a transformers state dict; it must fit without a gap.
 
     Raises:
         WeightsError: it does not.
     """
-    ours = from_published(state)
-    missing, extra = network.load_state_dict(ours, strict=False)
-    if missing or extra:
-        raise WeightsError(f"{source} does not fit: missing {missing[:5]}, unexpected {extra[:5]}; use a base HuBERT")
+    load_exactly(network, from_published(state), source)

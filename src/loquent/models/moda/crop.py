@@ -72,7 +72,7 @@ class CropGeometry:
     def crop_to_photo(self) -> NDArray[np.float32]:
         """(3, 3)."""
         whole = np.vstack([self.photo_to_crop, [0, 0, 1]]).astype(np.float32)
-        return np.linalg.inv(whole).astype(np.float32)
+        return np.asarray(np.linalg.inv(whole), np.float32)
 
     @property
     def corners(self) -> NDArray[np.float64]:
@@ -130,7 +130,7 @@ def paste_mask(size: int = 512) -> NDArray[np.float32]:
     places = np.arange(size)
     outside = np.maximum(np.maximum(margin - places, places - (size - margin)), 0)
     distance = np.hypot(outside[:, None], outside[None, :])
-    return (np.floor(255 * np.maximum(0, 1 - distance / margin)) / 255).astype(np.float32)
+    return np.asarray(np.floor(255 * np.maximum(0, 1 - distance / margin)) / 255, np.float32)
 
 
 def paste_back(

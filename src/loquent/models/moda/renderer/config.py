@@ -124,7 +124,7 @@ class RendererConfig:
 
     @staticmethod
     def _from_values(values: dict[str, Any]) -> RendererConfig:
-        motion = {name: tuple(v) if isinstance(v, list) else v for name, v in values["motion"].items()}
+        motion = values["motion"] | {name: tuple(values["motion"][name]) for name in ("depths", "widths")}
         warping = values["warping"] | {"dense_motion": DenseMotionConfig(**values["warping"]["dense_motion"])}
         return RendererConfig(
             appearance=AppearanceConfig(**values["appearance"]),

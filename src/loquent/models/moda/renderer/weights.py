@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from loquent.errors import WeightsError
-from loquent.models.moda.weights import load_exactly
+from loquent.nn.weights import load_exactly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
