@@ -10,6 +10,8 @@ from loquent.models.ifmdm.config import (
 )
 from loquent.models.ifmdm.discriminator import Discriminator
 from loquent.models.ifmdm.encoder import Appearance
+from loquent.models.ifmdm.sampling import SamplerSettings, WindowedSampler
+from loquent.models.ifmdm.transformer import MotionDiffusionTransformer
 
 __all__ = [
     "PRESETS",
@@ -18,6 +20,9 @@ __all__ = [
     "AutoencoderConfig",
     "Discriminator",
     "MotionConfig",
+    "MotionDiffusionTransformer",
+    "SamplerSettings",
+    "WindowedSampler",
     "get_autoencoder_preset",
     "get_motion_preset",
 ]

@@ -1,11 +1,10 @@
-"""Published names to ours, growing a renderer to the next size, and loading of either kind."""
+"""Published names to ours."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from loquent.errors import WeightsError
-from loquent.models.ifmdm.config import AutoencoderConfig
 from loquent.nn.weights import load_exactly
 
 if TYPE_CHECKING:
@@ -14,7 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from loquent.models.ifmdm.autoencoder import Autoencoder
+    from loquent.models.ifmdm.config import AutoencoderConfig, MotionConfig
     from loquent.models.ifmdm.discriminator import Discriminator
+    from loquent.models.ifmdm.transformer import MotionDiffusionTransformer
 
 # Published -> ours; None: without effect in the published network, or rebuilt at construction, so dropped.
 _CONV_LAYER = {"0.weight": "conv.weight", "1.bias": "activation.bias"}
@@ -51,6 +52,25 @@ FLOW = {
     "upsample.kernel": None,
 }
 _LAST_FLOW = FLOW | {f"conv_gen.{theirs}": None for theirs in _MODULATED}  # computed, but nobody reads it
+
+_EMBEDDERS = {
+    "x_embedder": "motion_embedder",
+    "xx_embedder": "joint_motion_embedder",
+    "yy_embedder": "joint_speech_embedder",
+    "xy_embedder": "joint_embedder",
+    "x_hint_embedder": "hint_embedder",
+    "x_mean_embedder": "mean_embedder",
+    "x_std_embedder": "std_embedder",
+    "y_embedder": "speech_embedder",
+    "t_embedder": "time_embedder.embedder",
+}
+_BLOCK = {
+    "attn.qkv": "qkv",
+    "attn.proj": "proj",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+    "adaLN_modulation.1": "modulation.linear",
+}
 
 
 def _within(published: str, ours: str, table: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -120,6 +140,28 @@ def discriminator_names(config: AutoencoderConfig) -> dict[str, str | None]:
     )
 
 
+def _vector_embedder(published: str, ours: str) -> dict[str, str | None]:
+    return {
+        f"{published}.mlp.{layer}.{kind}": f"{ours}.{name}.{kind}"
+        for layer, name in ((0, "fc1"), (2, "fc2"))
+        for kind in ("weight", "bias")
+    }
+
+
+def motion_names(config: MotionConfig) -> dict[str, str | None]:
+    """Every published name of the motion transformer."""
+    table: dict[str, str | None] = {"pos_embed": None}  # fixed
+    for published, ours in _EMBEDDERS.items():
+        table |= _vector_embedder(published, ours)
+    for kind in ("weight", "bias"):
+        for block in range(config.num_blocks):
+            for published, ours in _BLOCK.items():
+                table[f"blocks.{block}.{published}.{kind}"] = f"blocks.{block}.{ours}.{kind}"
+        table[f"final_layer.adaLN_modulation.1.{kind}"] = f"final_layer.modulation.{kind}"
+        table[f"final_layer.linear.{kind}"] = f"final_layer.linear.{kind}"
+    return table
+
+
 def from_published(state: Mapping[str, Tensor], table: Mapping[str, str | None], source: str) -> dict[str, Tensor]:
     """A published state dict under our names and without the axes of length 1 that only serve broadcasting.
 
@@ -158,3 +200,12 @@ def load_published_discriminator(network: Discriminator, state: Mapping[str, Ten
         WeightsError: it does not fit.
     """
     load_exactly(network, from_published(state, discriminator_names(network.config), source), source)
+
+
+def load_published_motion(network: MotionDiffusionTransformer, state: Mapping[str, Tensor], source: str) -> None:
+    """Loads the `model` or `ema` part of a published checkpoint.
+
+    Raises:
+        WeightsError: it does not fit.
+    """
+    load_exactly(network, from_published(state, motion_names(network.config), source), source)

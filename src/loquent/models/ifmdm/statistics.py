@@ -1,0 +1,103 @@
+"""Motion statistics as a control: how the wanted mean and spread of each window are chosen.
+
+A window is told the mean and the standard deviation that its motion shall have. Zeros leave them open, which the
+network knows from training: a standard deviation of zero does not ask for stillness.
+
+The five published settings, by our names:
+
+| name | mean | standard deviation | published column |
+|---|---|---|---|
+| free | open | open | No Control Signal |
+| mean_portrait | the portrait's own motion | open | Mean as Input |
+| mean_last | last frame of the window before, the portrait's for the first | open | Mean as Last Frame |
+| std_0.1 | open | 0.1 in every number | Std as 0.1 |
+| std_0.3 | open | 0.3 in every number | Std as 0.3 |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from loquent.errors import ControlsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Statistics(NamedTuple):
+    """Of one window's motion, (M,) each, or (B, M) for a batch; zeros are open."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class WindowStart(NamedTuple):
+    """What is known when a window begins."""
+
+    window: int  # its number, from 0
+    portrait: Tensor  # motion of the portrait, (M,)
+    last: Tensor  # motion right before the window, (M,); the portrait's before the first
+
+
+StatisticsRule = Callable[[WindowStart], Statistics]
+
+
+def measure(motion: Tensor) -> Statistics:
+    """Mean and unbiased standard deviation over the frames: (..., N, M) to (..., M) each.
+
+    Training takes them over a window together with its hint frame.
+    """
+    return Statistics(motion.mean(-2), motion.std(-2))
+
+
+def free(start: WindowStart) -> Statistics:
+    return Statistics(torch.zeros_like(start.portrait), torch.zeros_like(start.portrait))
+
+
+def mean_of_portrait(start: WindowStart) -> Statistics:
+    """Stays around the portrait's pose; good for portraits in unusual poses."""
+    return Statistics(start.portrait, torch.zeros_like(start.portrait))
+
+
+def mean_of_last_frame(start: WindowStart) -> Statistics:
+    """Stays around where the window before ended, so that the pose wanders."""
+    return Statistics(start.last, torch.zeros_like(start.last))
+
+
+def fixed_std(std: float) -> StatisticsRule:
+    """The same standard deviation in every motion number."""
+    return lambda start: Statistics(torch.zeros_like(start.portrait), torch.full_like(start.portrait, std))
+
+
+def per_window(values: list[Statistics]) -> StatisticsRule:
+    """Values of one's own for each window; the last ones stay.
+
+    Raises:
+        ControlsError: there are none.
+    """
+    if not values:
+        raise ControlsError("no motion statistics were given; give the mean and std of one window or more")
+    return lambda start: values[min(start.window, len(values) - 1)]
+
+
+SETTINGS: dict[str, StatisticsRule] = {
+    "free": free,
+    "mean_portrait": mean_of_portrait,
+    "mean_last": mean_of_last_frame,
+    "std_0.1": fixed_std(0.1),
+    "std_0.3": fixed_std(0.3),
+}
+
+
+def get_setting(name: str) -> StatisticsRule:
+    """The published setting called `name`.
+
+    Raises:
+        ControlsError: there is none.
+    """
+    if name not in SETTINGS:
+        raise ControlsError(f"unknown motion statistics {name!r}; choose one of {', '.join(SETTINGS)}")
+    return SETTINGS[name]
