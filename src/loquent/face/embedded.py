@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound=nn.Module)
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
-MIN_DETECTION, MIN_PRESENCE = 0.3, 0.5
+MIN_DETECTION, MIN_PRESENCE = 0.4, 0.85
 NUM_APPROACHES = 3  # looks at one crop each, to centre the next one better
 
 # Looks that are averaged: shift x and y in sides, zoom, turn in radians.

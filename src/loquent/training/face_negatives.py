@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from loquent.face.crop import Square, cut, square_around
+from loquent.face.topology import CHIN
 from loquent.training.face_photometric import degrade
 from loquent.training.face_warps import Sample
 
@@ -98,7 +99,7 @@ def head_without_face(sample: Sample, margin: float, size: int, rng: np.random.G
 
 
 def wipe_face(sample: Sample, rng: np.random.Generator) -> Pixels:
-    """The picture with its face painted over: in one colour, smeared, or by another part of the picture."""
+    """The picture with its face painted over: in one colour, smeared, or with what is below the chin."""
     mask = np.zeros(sample.pixels.shape[:2], np.float32)
     oval = cv2.convexHull(np.rint(sample.landmarks[:, :2]).astype(np.int32))
     cv2.fillConvexPoly(mask, oval, 1.0)
@@ -112,7 +113,9 @@ def wipe_face(sample: Sample, rng: np.random.Generator) -> Pixels:
         coarse = cv2.resize(sample.pixels, (8, 8), interpolation=cv2.INTER_AREA)
         filling = cv2.resize(coarse, sample.pixels.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     else:
-        filling = np.roll(sample.pixels[::-1], int(rng.integers(sample.pixels.shape[1])), axis=1)
+        height, width = sample.pixels.shape[:2]
+        below = min(height - 2, int(sample.landmarks[CHIN, 1] + 0.1 * unit))
+        filling = cv2.resize(sample.pixels[max(0, below) :], (width, height), interpolation=cv2.INTER_LINEAR)
     return np.clip(sample.pixels + mask[..., None] * (filling - sample.pixels.astype(np.float32)), 0, 255).astype(
         np.uint8
     )
