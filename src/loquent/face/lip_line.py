@@ -29,7 +29,7 @@ def polygon_mask(ring_px: NDArray, width: int, height: int) -> NDArray[np.float3
     """Anti-aliased inside of a ring of points, 0..1, (height, width)."""
     mask = np.zeros((height, width), np.uint8)
     cv2.fillPoly(mask, [np.round(ring_px * 16).astype(np.int32)], (255,), cv2.LINE_AA, 4)
-    return mask.astype(np.float32) / 255
+    return mask.astype(np.float32) / np.float32(255)
 
 
 def lip_ring(landmarks: NDArray, upper: Sequence[int], lower: Sequence[int]) -> NDArray:

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from loquent.motion.face_model import FaceShape
 
 SPRITE_MM = (76.0, 46.0)  # width and height of the layers' pictures
+SPRITE_PX_PER_MM = (3.0, 6.0)  # photos with fewer are enlarged, with more reduced
 BELOW_LIP_LINE_MM = 3.1  # upper incisors' edge; median over the 184 of 220 portraits whose smile shows it
 LOWER_TEETH_SHOWN_MM = 1.0  # above the lower lip when only the jaw opens
 JAW_AT_HOME = 0.3  # jawOpen at which the lower layers are drawn, unless the photo shows lower teeth
 TONGUE_BETWEEN_TEETH = 0.16  # tongueOut at which the tip is between the teeth, as in "th"
 MAX_PX_PER_MM = 5.0  # larger mouths are drawn at this size and enlarged
+LIGHT_PX_PER_MM = 1.2  # light is smooth: that is enough for it
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +84,45 @@ class _Skull:
         return skull.after(turn[0], moved * INTEROCULAR_MM)
 
 
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """A part of the photo, enlarged: its pixel p is the window's (p - corner) * detail."""
+
+    corner: NDArray[np.float64]  # (2,)
+    detail: float
+    size: tuple[int, int]  # width and height
+
+    @staticmethod
+    def round(view: View, centre_mm: NDArray) -> _Window:
+        """Round a point; the photo's own pixels where they are neither too coarse nor too fine."""
+        low, high = SPRITE_PX_PER_MM
+        whole = float(np.clip(round(low / view.px_per_mm), 1, 4))
+        detail = min(whole, high / view.px_per_mm)
+        half = np.array(SPRITE_MM) / 2 * view.px_per_mm
+        corner = np.floor(view.project(centre_mm)[:2] - half)
+        width, height = np.ceil(2 * half * detail).astype(int)
+        return _Window(corner, detail, (int(width), int(height)))
+
+    def view(self, photo: View) -> View:
+        """A view of the photo, in the window's pixels."""
+        origin = (photo.origin_px - self.corner) * self.detail
+        return View(photo.rotation, photo.shift_mm, photo.px_per_mm * self.detail, origin)
+
+    def points(self, xy_px: NDArray) -> NDArray:
+        return (np.asarray(xy_px, np.float64) - self.corner) * self.detail
+
+    def cut(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What the photo shows in the window, (H, W, 3)."""
+        place = np.hstack([np.eye(2) * self.detail, -self.corner[:, None] * self.detail])
+        if self.detail >= 1:
+            return cv2.warpAffine(pixels, place, self.size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        left, top = np.maximum(self.corner.astype(int) - 8, 0)
+        right, bottom = np.ceil(self.corner + np.array(self.size) / self.detail).astype(int) + 8
+        near = cv2.GaussianBlur(pixels[top:bottom, left:right], (0, 0), 0.4 / self.detail)
+        place[:, 2] += np.array([left, top]) * self.detail
+        return cv2.warpAffine(near, place, self.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
 class MouthInterior:
     """Draws what is seen between the lips of one person."""
 
@@ -101,41 +142,70 @@ class MouthInterior:
             inner_lips_px: (N, 2) ring of the inner lip border in the photo.
             seed: chooses the person's teeth where the photo does not show them; None takes it from the face's shape.
         """
-        look = mouth_photo.measure(pixels, shape.landmarks(shape.rest_expression[None])[0])
-        teeth = geometry.Dentition.varied(zlib.crc32(shape.neutral.round(3).tobytes()) if seed is None else seed)
-        skull = _Skull.of(shape)
-        self._jaw_skull = skull.with_lower_teeth_at_lip()
-        photo = skull.at_rest()
-        home, size = _sprite_view(photo, np.array([0.0, -5.0, 5.0]))
-        crop = _cut(pixels, home, photo, size)
-        ring = home.relate(photo, inner_lips_px)
-        edge = mouth_paint.edge_rows(teeth, home, size[0])
-        shown = mouth_photo.find_teeth(crop, ring, home.px_per_mm, look.lip, edge)
-        bend = np.zeros(size[0])
+        self._skull = _Skull.of(shape)
+        self._jaw_skull = self._skull.with_lower_teeth_at_lip()
+        self._look = mouth_photo.measure(pixels, shape.landmarks(shape.rest_expression[None])[0])
+        self._teeth = geometry.Dentition.varied(zlib.crc32(shape.neutral.round(3).tobytes()) if seed is None else seed)
+        window = _Window.round(self._skull.at_rest(), np.array([0.0, -5.0, 5.0]))
+        crop, ring = window.cut(pixels), window.points(inner_lips_px)
+        home = window.view(self._skull.at_rest())
+        edge = mouth_paint.edge_rows(self._teeth, home, window.size[0])
+        shown = mouth_photo.find_teeth(crop, ring, home.px_per_mm, self._look.lip, edge)
         if shown is not None:
-            middle = int(np.clip(home.origin_px[0], 0, size[0] - 1))
-            down = float(shown.edge_px[middle] - edge[middle])
-            skull = skull.lowered(down / home.px_per_mm)
-            bend = shown.edge_px - edge - down
-            look = replace(look, tooth=shown.colour)
-        painter = mouth_paint.Painter(look, teeth, home.px_per_mm / photo.px_per_mm)
+            self._look = mouth_photo.with_tooth_colour(self._look, shown.colour)
+        self._upper = self._upper_layer(window, crop, ring, edge, shown)
+        self._lower, self._tongue = self._lower_layers(shape, pixels, inner_lips_px, window, shown)
 
-        self._look = look
-        self._skull = skull
-        upper_home = replace(home, origin_px=home.relate(photo, skull.at_rest().origin_px))
-        upper = mouth_paint.bend_columns(painter.jaw("upper", upper_home, size), bend)
-        ajar = shape.rest_expression.astype(np.float64).copy()
-        if shown is None or shown.lower.sum() < 10 * home.px_per_mm**2:
-            ajar[ARKIT_INDEX["jawOpen"]] = JAW_AT_HOME
-        jaw = self._jaw_skull.jaw_view(self._jaw_skull.at_rest(), ajar)
-        lower_home, lower_size = _sprite_view(jaw, np.array([0.0, 4.0, 5.0]))
-        lower = painter.jaw("lower", lower_home, lower_size)
-        if shown is not None:
-            light = front_light(ring, size, home.px_per_mm)
-            upper = mouth_paint.lay_photo(upper, crop, shown.upper, shown.ended, light, home.px_per_mm)
-        self._upper = Layer(upper, Wall(teeth.wall("upper")), upper_home)
-        self._lower = Layer(lower, Wall(teeth.wall("lower")), lower_home)
-        self._tongue = Layer(painter.tongue(lower_home, lower_size), Wall(geometry.tongue_wall()), lower_home)
+    def _upper_layer(
+        self,
+        window: _Window,
+        crop: NDArray[np.uint8],
+        ring: NDArray,
+        edge: NDArray,
+        shown: mouth_photo.ShownTeeth | None,
+    ) -> Layer:
+        wall = Wall(self._teeth.wall("upper"))
+        painter = mouth_paint.Painter(self._look, self._teeth, window.detail)
+        if shown is None:
+            home = window.view(self._skull.at_rest())
+            return Layer(painter.jaw("upper", home, window.size), wall, home)
+        per_mm = self._skull.at_rest().px_per_mm * window.detail
+        middle = int(np.clip(window.points(self._skull.at_rest().origin_px)[0], 0, window.size[0] - 1))
+        down = float(shown.edge_px[middle] - edge[middle])
+        self._skull = self._skull.lowered(down / per_mm)
+        home = window.view(self._skull.at_rest())
+        painted = mouth_paint.bend_columns(painter.jaw("upper", home, window.size), shown.edge_px - edge - down)
+        light = front_light(ring, window.size, per_mm)
+        return Layer(mouth_paint.lay_photo(painted, crop, shown.upper, shown.ended, light, per_mm), wall, home)
+
+    def _lower_layers(
+        self,
+        shape: FaceShape,
+        pixels: NDArray[np.uint8],
+        inner_lips_px: NDArray,
+        seen: _Window,
+        shown: mouth_photo.ShownTeeth | None,
+    ) -> tuple[Layer, Layer]:
+        """Lower teeth and tongue; drawn with the jaw as in the photo when it shows lower teeth, else with it ajar."""
+        expression = shape.rest_expression.astype(np.float64).copy()
+        per_mm = self._skull.at_rest().px_per_mm * seen.detail
+        keep = shown is not None and bool(shown.lower.any())
+        if not keep:
+            expression[ARKIT_INDEX["jawOpen"]] = JAW_AT_HOME
+        jaw = self._jaw_skull.jaw_view(self._jaw_skull.at_rest(), expression)
+        window = _Window.round(jaw, np.array([0.0, 4.0, 5.0]))
+        home = window.view(jaw)
+        painter = mouth_paint.Painter(self._look, self._teeth, window.detail)
+        teeth = painter.jaw("lower", home, window.size)
+        if keep and shown is not None:
+            offset = (seen.corner - window.corner) * window.detail
+            place = np.array([[1, 0, offset[0]], [0, 1, offset[1]]])
+            certainty = cv2.warpAffine(shown.lower, place, window.size)
+            light = front_light(window.points(inner_lips_px), window.size, per_mm)
+            nothing = np.zeros_like(certainty)
+            teeth = mouth_paint.lay_photo(teeth, window.cut(pixels), certainty, nothing, light, per_mm)
+        tongue = painter.tongue(home, window.size)
+        return Layer(teeth, Wall(self._teeth.wall("lower")), home), Layer(tongue, Wall(geometry.tongue_wall()), home)
 
     def draw(
         self,
@@ -145,7 +215,7 @@ class MouthInterior:
         inner_lips_px: NDArray,
         roi: tuple[int, int, int, int],
     ) -> NDArray[np.uint8]:
-        """The mouth's inside in one frame, as if the lips were not there; the caller lays the lips over it.
+        """The mouth's inside in one frame; the caller lays the lips over it.
 
         Args:
             expression: (52,) absolute ARKit weights.
@@ -155,76 +225,96 @@ class MouthInterior:
             roi: x0, y0, x1, y1 of the wanted patch.
 
         Returns:
-            RGB, (y1 - y0, x1 - x0, 3).
+            RGB, (y1 - y0, x1 - x0, 3); dark beyond the ring.
         """
         x0, y0, x1, y1 = roi
-        width, height = x1 - x0, y1 - y0
-        corner = np.array([x0, y0], np.float64)
+        patch = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
+        low = np.maximum(np.floor(inner_lips_px.min(axis=0)).astype(int) - 2, (x0, y0))
+        high = np.minimum(np.ceil(inner_lips_px.max(axis=0)).astype(int) + 3, (x1, y1))
+        if (high - low).min() < 2:
+            return patch
         turn, move = np.asarray(rotation, np.float64), np.asarray(translation, np.float64)
         skull = self._skull.view(turn, move)
         jaw = self._jaw_skull.jaw_view(self._jaw_skull.view(turn, move), expression)
-        mm = skull.px_per_mm
-        ring = inner_lips_px - corner
-        opening = polygon_mask(ring, width, height)
-        near = front_light(ring, (width, height), mm)
-        deep = np.minimum(0.1 + 1.05 * _soften(opening, 3.0 * mm, 2.0 * mm), 1.0)
-        rim = 1 - _soften(opening, 2.5 * mm, -0.5 * mm)
+        shrink = min(1.0, MAX_PX_PER_MM / skull.px_per_mm)
+        skull, jaw = (view.in_pixels(shrink, low * shrink) for view in (skull, jaw))
+        ring = (inner_lips_px - low + 0.5) * shrink - 0.5
+        inside = self._draw_opening(expression, skull, jaw, ring, np.ceil((high - low) * shrink).astype(int))
+        if shrink < 1:
+            from_full = np.array([[shrink, 0, 0.5 * shrink - 0.5], [0, shrink, 0.5 * shrink - 0.5]])
+            flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+            size = (int(high[0] - low[0]), int(high[1] - low[1]))
+            inside = cv2.warpAffine(inside, from_full, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        patch[low[1] - y0 : high[1] - y0, low[0] - x0 : high[0] - x0] = inside
+        return patch
 
-        lip = self._look.lip
-        picture = lip * np.array([0.12, 0.055, 0.05]) + lip * np.array([0.20, 0.09, 0.09]) * rim[..., None]
-        tongue = (self._tongue, *self._tongue_pose(jaw, expression, near, deep))
-        lower, upper = (self._lower, jaw, near), (self._upper, skull, near)
-        out = float(expression[ARKIT_INDEX["tongueOut"]]) > 0.5 * TONGUE_BETWEEN_TEETH
-        for layer, view, light in (lower, tongue, upper) if out else (tongue, lower, upper):
-            drawn = layer.warp(view.in_pixels(1.0, corner), width, height)
-            picture = picture * (1 - drawn[..., 3:]) + drawn[..., :3] * _warm(light)
-        return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
-
-    def _tongue_pose(
-        self, jaw: View, expression: NDArray, near: NDArray, deep: NDArray
-    ) -> tuple[View, NDArray[np.float32]]:
-        """Where the tongue is, and the light on it."""
-        jaw_open, pucker, funnel = (
-            float(expression[ARKIT_INDEX[name]]) for name in ("jawOpen", "mouthPucker", "mouthFunnel")
-        )
+    def _draw_opening(
+        self, expression: NDArray, skull: View, jaw: View, ring: NDArray, size: NDArray
+    ) -> NDArray[np.uint8]:
+        """The opening's bounding box, `size` wide and high, with both views and the ring in its pixels."""
+        width, height = int(size[0]), int(size[1])
+        light = _Light.through(ring, width, height, skull.px_per_mm)
         forward = min(float(expression[ARKIT_INDEX["tongueOut"]]) / TONGUE_BETWEEN_TEETH, 1.0)
-        raised_mm = 2.5 * max(0.0, 1 - jaw_open / 0.3) * (1 - forward) + 4.5 * forward
-        view = jaw.after(np.eye(3), np.array([0.0, -raised_mm, -7.0 * forward]))
-        drawn_back = 1 - 0.35 * min(1.0, pucker + funnel)
-        return view, (deep * drawn_back * (1 - forward) + near * forward * 0.95).astype(np.float32)
+        rounded = float(expression[ARKIT_INDEX["mouthPucker"]] + expression[ARKIT_INDEX["mouthFunnel"]])
+        on_tongue = light.deep * ((1 - 0.35 * min(1.0, rounded)) * (1 - forward)) + light.near * (0.95 * forward)
+        tongue = (self._tongue, _tongue_view(jaw, float(expression[ARKIT_INDEX["jawOpen"]]), forward), on_tongue)
+        lower, upper = (self._lower, jaw, light.near), (self._upper, skull, light.near)
+
+        picture = light.enlarge(self._look.cavity * (1 + 1.4 * light.rim[..., None]))
+        for layer, view, brightness in (lower, tongue, upper) if forward > 0.5 else (tongue, lower, upper):
+            drawn = layer.warp(view, width, height)
+            picture *= 1 - drawn[..., 3:]
+            picture += drawn[..., :3] * light.enlarge(self._look.tint(brightness))
+        picture += 0.5
+        return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class _Light:
+    """Light that falls through the lips from above, on a coarse grid."""
+
+    near: NDArray[np.float32]  # on the front teeth: 0.4 behind the lips to 1
+    deep: NDArray[np.float32]  # on the tongue
+    rim: NDArray[np.float32]  # 1 beside the lips, 0 in the middle of a wide opening
+    size: tuple[int, int]  # of the picture, in full pixels
+
+    @staticmethod
+    def through(ring: NDArray, width: int, height: int, px_per_mm: float) -> _Light:
+        step = max(1.0, px_per_mm / LIGHT_PX_PER_MM)
+        small = (max(2, round(width / step)), max(2, round(height / step)))
+        fit = np.array(small) / (width, height)
+        margin = 4  # darkness outside the opening
+        fine = polygon_mask(ring, width, height)
+        mask = cv2.copyMakeBorder(
+            cv2.resize(fine, small, interpolation=cv2.INTER_AREA), *(margin,) * 4, cv2.BORDER_CONSTANT
+        )
+        mm = px_per_mm * float(fit.mean())
+        inner = (slice(margin, -margin),) * 2
+        near = np.minimum(0.4 + 1.1 * _soften(mask, 1.1 * mm, 0.4 * mm)[inner], 1)
+        deep = np.minimum(0.1 + 1.05 * _soften(mask, 3.0 * mm, 2.0 * mm)[inner], 1)
+        rim = 1 - _soften(mask, 2.5 * mm, -0.5 * mm)[inner]
+        return _Light(near, deep, rim, (width, height))
+
+    def enlarge(self, values: NDArray) -> NDArray[np.float32]:
+        """Values on the coarse grid, (h, w, 3), for every pixel."""
+        return cv2.resize(values.astype(np.float32), self.size, interpolation=cv2.INTER_LINEAR)
 
 
 def front_light(ring_px: NDArray, size: tuple[int, int], px_per_mm: float) -> NDArray[np.float32]:
-    """How much light falls on the front teeth through the opening, about 0.25 under the lips to 1, (H, W)."""
-    opening = polygon_mask(ring_px, *size)
-    return np.minimum(0.4 + 1.1 * _soften(opening, 1.1 * px_per_mm, 0.4 * px_per_mm), 1.0)
+    """How much light falls on the front teeth through the lips, 0.4 to 1, (H, W)."""
+    light = _Light.through(ring_px, *size, px_per_mm)
+    return cv2.resize(light.near, size, interpolation=cv2.INTER_LINEAR)
 
 
-def _warm(light: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Light (H, W) as colour (H, W, 3): what reaches the depth has been reflected by red skin."""
-    return np.stack([light**0.85, light**1.1, light**1.15], axis=-1)
-
-
-def _sprite_view(view: View, centre_mm: NDArray) -> tuple[View, tuple[int, int]]:
-    """A view in the pixels of a picture round a point, at a whole multiple of the photo's size, and its size."""
-    detail = float(np.clip(round(3.0 / view.px_per_mm), 1, 4))
-    half = np.array(SPRITE_MM) / 2 * view.px_per_mm
-    corner = np.floor(view.project(centre_mm)[:2] - half)
-    width, height = np.ceil(2 * half * detail).astype(int)
-    origin = (view.origin_px - corner) * detail
-    return View(view.rotation, view.shift_mm, view.px_per_mm * detail, origin), (int(width), int(height))
-
-
-def _cut(pixels: NDArray[np.uint8], home: View, photo: View, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The part of the photo that a sprite covers, in the sprite's pixels."""
-    detail = home.px_per_mm / photo.px_per_mm
-    offset = home.origin_px - photo.origin_px * detail
-    place = np.array([[detail, 0, offset[0]], [0, detail, offset[1]]])
-    return cv2.warpAffine(pixels, place, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+def _tongue_view(jaw: View, jaw_open: float, forward: float) -> View:
+    """The tongue follows the jaw; it is raised when the jaw is nearly shut, and `forward` (0 to 1) between the teeth."""
+    from_below = max(0.0, float(jaw.rotation[1, 2]) + 0.12)  # a raised chin would hide it behind the lower teeth
+    raised_mm = 2.5 * max(0.0, 1 - jaw_open / 0.3) * (1 - forward) + 4.5 * forward + 14.0 * from_below
+    return jaw.after(np.eye(3), np.array([0.0, -raised_mm, -7.0 * forward]))
 
 
 def _soften(mask: NDArray[np.float32], sigma_px: float, down_px: float) -> NDArray[np.float32]:
     """Light that falls through the opening onto something behind it, from above."""
     shift = np.array([[1, 0, 0], [0, 1, down_px]], np.float32)
     moved = cv2.warpAffine(mask, shift, mask.shape[::-1])
-    return cv2.GaussianBlur(moved, (0, 0), max(sigma_px, 0.5))
+    return cv2.GaussianBlur(moved, (0, 0), max(sigma_px, 0.3))

@@ -32,17 +32,15 @@ class View:
 
     def project(self, points_mm: NDArray) -> NDArray:
         """Picture position and depth in millimetres, (..., 3)."""
-        camera = points_mm @ self.rotation.T + self.shift_mm
-        return np.concatenate([camera[..., :2] * self.px_per_mm + self.origin_px, camera[..., 2:]], axis=-1)
+        kind = np.result_type(points_mm, np.float32)
+        camera = points_mm @ self.rotation.T.astype(kind) + self.shift_mm.astype(kind)
+        return np.concatenate(
+            [(camera[..., :2] * self.px_per_mm + self.origin_px).astype(kind), camera[..., 2:]], axis=-1
+        )
 
     def after(self, rotation: NDArray, shift_mm: NDArray) -> View:
         """The same view of points that are first moved rigidly."""
         return View(self.rotation @ rotation, self.rotation @ shift_mm + self.shift_mm, self.px_per_mm, self.origin_px)
-
-    def relate(self, other: View, xy_px: NDArray) -> NDArray:
-        """Positions in this view's picture of positions in another's, where both show the same thing from one side."""
-        enlarge = self.px_per_mm / other.px_per_mm
-        return (np.asarray(xy_px, np.float64) - other.origin_px) * enlarge + self.origin_px
 
     def in_pixels(self, scale: float, corner_px: NDArray) -> View:
         """The same view in a picture `scale` times as large, cut out from `corner_px` (in the large picture)."""

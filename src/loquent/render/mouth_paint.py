@@ -10,6 +10,7 @@ import numpy as np
 
 from loquent.render import mouth_geometry as geometry
 from loquent.render.mouth_layers import View, paint
+from loquent.render.mouth_photo import LUMA
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from loquent.render.mouth_photo import Appearance
 
 LIGHT_TOWARDS = np.array([0.0, -0.55, -0.83])  # from above the camera, as most portraits are lit
-OVERSAMPLE = 2
+FINE_PX_PER_MM = 4.0  # above, edges are soft enough without averaging several samples a pixel
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,8 @@ class Painter:
 
     def jaw(self, jaw: geometry.Jaw, home: View, size: tuple[int, int]) -> NDArray[np.float32]:
         """Teeth and gum of one jaw, premultiplied RGBA (H, W, 4)."""
-        density = home.px_per_mm * OVERSAMPLE
+        oversample = _oversample(home)
+        density = home.px_per_mm * oversample
         teeth, gum = self.teeth.teeth(jaw, density), self.teeth.gum(jaw, density)
         points = geometry.join([gum, teeth])
         colours = np.concatenate([self._gum_colour(gum), self._tooth_colour(teeth, home)])
@@ -40,12 +42,13 @@ class Painter:
             lit = np.exp(-np.maximum(depth - 6.0, 0) / 13.0)
             colours *= 0.88 * lit ** np.array([0.8, 1.1, 1.2])
             alpha = np.clip(1 - (depth - 16.0) / 9.0, 0, 1)
-        return self._soften(paint(points, np.hstack([colours, alpha]), home, *size, OVERSAMPLE))
+        return self._soften(paint(points, np.hstack([colours, alpha]), home, *size, oversample))
 
     def tongue(self, home: View, size: tuple[int, int]) -> NDArray[np.float32]:
         """The tongue, premultiplied RGBA (H, W, 4)."""
-        points = geometry.tongue(home.px_per_mm * OVERSAMPLE)
-        normal = points.normal @ home.rotation.T
+        oversample = _oversample(home)
+        points = geometry.tongue(home.px_per_mm * oversample)
+        normal = points.normal @ home.rotation.T.astype(np.float32)
         x, _, z = points.position.T
         uneven = _mottle(points.position, self.teeth.seed)
         lit = 0.62 + 0.42 * np.clip(normal @ LIGHT_TOWARDS, 0, 1)
@@ -53,14 +56,16 @@ class Painter:
         depth = np.exp(-np.maximum(z - 11, 0) / 17.0)
         shine = 70.0 * np.clip(normal @ _half_vector() + 0.05 * uneven, 0, 1) ** 40 * np.clip(0.6 + uneven, 0, 1.6)
         shade = (lit * groove * depth * (1 + 0.06 * uneven))[:, None] ** np.array([0.9, 1.1, 1.1])
-        colours = self.look.lip * np.array([0.98, 0.84, 0.87]) * shade + (shine * depth)[:, None]
-        return self._soften(paint(points, np.hstack([colours, np.ones((len(colours), 1))]), home, *size, OVERSAMPLE))
+        colours = self.look.flesh * shade + (shine * depth)[:, None]
+        return self._soften(paint(points, np.hstack([colours, np.ones((len(colours), 1))]), home, *size, oversample))
 
     def _soften(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
-        return cv2.GaussianBlur(picture, (0, 0), max(0.4, 0.45 * self.look.blur_px * self.detail))
+        if self.look.is_grey:
+            picture[..., :3] = (picture[..., :3] @ LUMA.astype(np.float32))[..., None]
+        return cv2.GaussianBlur(picture, (0, 0), max(0.5, 0.45 * self.look.blur_px * self.detail))
 
     def _tooth_colour(self, points: geometry.Points, view: View) -> NDArray:
-        normal = points.normal @ view.rotation.T
+        normal = points.normal @ view.rotation.T.astype(np.float32)
         lit = 0.80 + 0.50 * np.clip(normal @ LIGHT_TOWARDS, 0, 1)
         sideways = 1 + 1.5 * self.look.light_right * np.clip(points.position[:, 0] / 25 + 0.6 * normal[:, 0], -1, 1)
         crevice = 1 - 0.5 * np.clip((np.abs(points.side) - 0.7) / 0.3, 0, 1) ** 2
@@ -76,15 +81,21 @@ class Painter:
 
     def _gum_colour(self, points: geometry.Points) -> NDArray:
         shade = np.exp(-np.maximum(points.position[:, 2], 0) / 20.0) * 0.8
-        return self.look.lip * np.array([0.95, 0.85, 0.85]) * shade[:, None]
+        return self.look.flesh * shade[:, None]
+
+
+def _oversample(view: View) -> int:
+    return 2 if view.px_per_mm <= FINE_PX_PER_MM else 1
 
 
 def _mottle(position: NDArray, seed: int) -> NDArray:
     """Smooth unevenness over a surface, about -1 to 1, (N,)."""
     rng = np.random.default_rng([seed, 7])
-    waves = rng.normal(0, 1.1, (12, 2))  # radians a millimetre along x and z
-    phases = rng.uniform(0, 2 * np.pi, 12)
-    return np.sin(position[:, ::2] @ waves.T + phases).sum(axis=1) / np.sqrt(12)
+    x, z = position[:, 0], position[:, 2]
+    total = np.zeros_like(x)
+    for along_x, along_z, phase in rng.normal(0, 1.1, (8, 3)):  # radians a millimetre
+        total += np.sin(x * np.float32(along_x) + z * np.float32(along_z) + np.float32(3 * phase))
+    return total / np.float32(np.sqrt(8))
 
 
 def edge_rows(teeth: geometry.Dentition, view: View, width: int) -> NDArray[np.float64]:

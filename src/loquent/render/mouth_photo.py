@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LUMA = np.array([0.299, 0.587, 0.114])
+FLESH_OF_TOOTH, CAVITY_OF_TOOTH = np.array([0.90, 0.56, 0.58]), np.array([0.115, 0.05, 0.05])
 LEFT_CHEEK, RIGHT_CHEEK = (50, 205, 187, 117, 101, 207), (280, 425, 411, 346, 330, 427)  # as seen in the picture
 
 # Tooth colour from (skin RGB, eye white RGB, 1): least squares over the portraits of the training split whose smile
@@ -40,9 +41,17 @@ class Appearance:
 
     tooth: NDArray[np.float64]
     lip: NDArray[np.float64]
-    skin: NDArray[np.float64]
+    flesh: NDArray[np.float64]  # tongue and gums in full light
+    cavity: NDArray[np.float64]  # the darkness behind them
+    is_grey: bool  # a photo without colour
     light_right: float  # -1..1: how much brighter the picture's right cheek is than the left
     blur_px: float  # standard deviation of the photo's own softness, in photo pixels
+
+    def tint(self, light: NDArray) -> NDArray[np.float32]:
+        """Light (H, W) as colour (H, W, 3): what reaches the depth has been reflected by red skin."""
+        if self.is_grey:
+            return np.repeat(light[..., None], 3, axis=2)
+        return np.stack([light**0.85, light**1.1, light**1.15], axis=-1)
 
 
 def measure(pixels: NDArray[np.uint8], landmarks: NDArray) -> Appearance:
@@ -57,13 +66,33 @@ def measure(pixels: NDArray[np.uint8], landmarks: NDArray) -> Appearance:
     eye_white = _eye_white(pixels, points, skin)
     tooth = np.concatenate([skin, eye_white, [1.0]]) @ TOOTH_FROM_SKIN_AND_EYE
     bright_left, bright_right = left @ LUMA, right @ LUMA
+    tooth = tooth.clip(20, 245)
+    is_grey = float(np.ptp(np.stack([skin, lip, eye_white]), axis=1).max()) < 12
     return Appearance(
-        tooth=tooth.clip(20, 245),
+        tooth=np.full(3, tooth @ LUMA) if is_grey else tooth,
         lip=lip,
-        skin=skin,
+        flesh=_tissue(tooth, FLESH_OF_TOOTH, is_grey),
+        cavity=_tissue(tooth, CAVITY_OF_TOOTH, is_grey),
+        is_grey=is_grey,
         light_right=float((bright_right - bright_left) / max(bright_right + bright_left, 1.0)),
         blur_px=_softness(pixels, points),
     )
+
+
+def with_tooth_colour(look: Appearance, tooth: NDArray) -> Appearance:
+    """The same light, known better from teeth that the photo shows."""
+    return replace(
+        look,
+        tooth=np.asarray(tooth, np.float64),
+        flesh=_tissue(tooth, FLESH_OF_TOOTH, look.is_grey),
+        cavity=_tissue(tooth, CAVITY_OF_TOOTH, look.is_grey),
+    )
+
+
+def _tissue(tooth: NDArray, share: NDArray, is_grey: bool) -> NDArray[np.float64]:
+    """Colour of moist tissue in the light that makes teeth look like `tooth`: it varies little between people."""
+    colour = np.asarray(tooth, np.float64) * share
+    return np.full(3, colour @ LUMA) if is_grey else colour
 
 
 def _patch_colour(pixels: NDArray, points: NDArray, indices: Sequence[int], reach: int) -> NDArray[np.float64]:
@@ -119,7 +148,7 @@ class ShownTeeth:
     """Teeth that a picture shows between the lips; all masks have the picture's height and width."""
 
     upper: NDArray[np.float32]  # how surely each pixel is an upper tooth, 0..1
-    lower: NDArray[np.float32]
+    lower: NDArray[np.float32]  # the same for lower ones; 0 throughout where no row of them is seen
     ended: NDArray[np.float32]  # how surely each pixel shows darkness below the upper teeth
     edge_px: NDArray[np.float32]  # (W,) row where the upper teeth end, for every column, seen or presumed
     colour: NDArray[np.float64]  # (3,) median of the upper teeth, 0..255
@@ -167,7 +196,8 @@ def find_teeth(
     dark = np.clip((0.55 * level - lightness) / (0.1 * level), 0, 1) * core
     ended = dark * (np.maximum.accumulate(upper, axis=0) > 0.5)
     colour = np.median(pixels[sure], axis=0)
-    return ShownTeeth(upper, certainty * (1 - is_upper), ended.astype(np.float32), edge.astype(np.float32), colour)
+    lower = _lower_row(certainty * (1 - is_upper), px_per_mm)
+    return ShownTeeth(upper, lower, ended.astype(np.float32), edge.astype(np.float32), colour)
 
 
 def _disc(radius_px: float) -> NDArray[np.uint8]:
@@ -184,6 +214,18 @@ def _keep_large(certainty: NDArray[np.float32], core: NDArray, px_per_mm: float)
     keep = (area > 3 * px_per_mm**2) & (inside > 0.5 * area)
     keep[0] = False
     return certainty * cv2.dilate(keep[labels].astype(np.uint8), np.ones((3, 3), np.uint8))
+
+
+def _lower_row(certainty: NDArray[np.float32], px_per_mm: float) -> NDArray[np.float32]:
+    """The largest part, if it is as wide and as high as a row of teeth rather than a gleam on the lip."""
+    solid = cv2.morphologyEx((certainty > 0.5).astype(np.uint8), cv2.MORPH_OPEN, _disc(0.9 * px_per_mm))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(solid)
+    if count < 2:
+        return np.zeros_like(certainty)
+    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    if stats[largest, cv2.CC_STAT_AREA] < 35 * px_per_mm**2 or stats[largest, cv2.CC_STAT_WIDTH] < 14 * px_per_mm:
+        return np.zeros_like(certainty)
+    return certainty * cv2.dilate((labels == largest).astype(np.uint8), _disc(0.9 * px_per_mm))
 
 
 def _first_runs(certainty: NDArray, px_per_mm: float) -> NDArray[np.intp]:
