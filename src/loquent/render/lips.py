@@ -12,6 +12,7 @@ from loquent.face.topology import LIPS, LIPS_INNER_LOWER, LIPS_INNER_UPPER, LIPS
 from loquent.motion.face_model import LIP_RING2_LOWER, LIP_RING2_UPPER, LIP_RING3_LOWER, LIP_RING3_UPPER
 from loquent.render.aperture import Opening, Spread, dense_edge, presence
 from loquent.render.head import HeadModel, PointField, Pose
+from loquent.render.lip_border import lip_border_depths
 from loquent.render.warp import Lattice, Texture, invert, smoothstep, unfold
 
 if TYPE_CHECKING:
@@ -21,9 +22,12 @@ UPPER_LIP = {n for ring in (LIPS_INNER_UPPER, LIPS_OUTER_UPPER, LIP_RING2_UPPER,
 LOWER_LIP = {n for ring in (LIPS_INNER_LOWER, LIPS_OUTER_LOWER, LIP_RING2_LOWER, LIP_RING3_LOWER) for n in ring[1:-1]}
 INNER_LIPS = {*LIPS_INNER_UPPER[1:-1], *LIPS_INNER_LOWER[1:-1], *LIP_RING3_LOWER[1:-1], *LIP_RING3_UPPER[1:-1]}
 
+_INNER_EDGES = (LIPS_INNER_UPPER, LIPS_INNER_LOWER)
+_OUTER_EDGES = (LIPS_OUTER_UPPER, LIPS_OUTER_LOWER)
 _CLOSED = 0.02  # lips closer than this (interocular distances) count as closed in the photo
 _FADE = 0.006  # movement of the lips, in interocular distances, over which the layers replace the photo
 _SHUT_PX = 0.3  # lips closer than this show nothing between them
+_EDGE_MIX = 0.013  # width of a lip's edge in which the photo mixes it with what is behind
 _LINE_SHADE = 0.3  # darkening of the line between closed lips that were open in the photo
 
 
@@ -44,6 +48,7 @@ class Lips:
     def __init__(self, pixels: NDArray[np.uint8], head: HeadModel) -> None:
         """Args: pixels RGB (H, W, 3); head: the model of the same photo."""
         self._unit = head.interocular_px
+        self._landmarks = head.landmarks
         points = head.landmarks[:, :2]
         upper, lower = dense_edge(points[list(LIPS_INNER_UPPER)]), dense_edge(points[list(LIPS_INNER_LOWER)])
         self.closed_at_rest = Opening.of(upper, lower).gap_px < _CLOSED * self._unit
@@ -92,7 +97,7 @@ class Lips:
             min(width, int(right + margin) + 1), min(height, int(bottom + margin) + 1),
         )  # fmt: skip
         patch = np.ascontiguousarray(pixels[box[1] : box[3], box[0] : box[2]])
-        erosion = 0.0 if self.closed_at_rest else 0.008 * self._unit
+        depths = self._border_depths(pixels)
         u, v = self._frame.grid(box)
         edge = self.rest.heights(u)
         between = (u > 0) & (u < self._frame.length_px)
@@ -101,13 +106,30 @@ class Lips:
         share = np.round(255 * (1 - smoothstep((reach - 0.85) / 0.15))).astype(np.uint8)
         self._textures = []
         for index, sign in ((0, 1.0), (1, -1.0)):
-            line = edge[..., index] - sign * erosion
+            line = edge[..., index] - sign * np.interp(
+                u, np.linspace(0, self._frame.length_px, len(depths[index])), depths[index]
+            )
             beyond = sign * (v - line)
-            folded = line - sign * np.minimum(np.abs(beyond), 0.05 * self._unit)
-            source_v = np.where((beyond > 0) & between, folded, v)
+            inwards = np.clip(np.minimum(u, self._frame.length_px - u) / (0.3 * self._frame.length_px), 0, 1)
+            folded = line - sign * np.minimum(np.abs(beyond), 0.03 * self._unit * inwards)
+            source_v = np.where((beyond > 0) & between, folded, v).astype(np.float32)
             source = self._frame.to_xy(np.stack([u, source_v], -1)) - np.float32(box[:2])
             skin = cv2.remap(patch, source.astype(np.float32), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
             self._textures.append(Texture(np.dstack([skin, share]), box[0], box[1]))
+
+    def _border_depths(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """How far beyond its edge each lip's own colour begins, at stations along it."""
+        if self.closed_at_rest:
+            return np.zeros(2, np.float32), np.zeros(2, np.float32)
+        found = lip_border_depths(pixels, self._landmarks, self._unit)
+        points = self._landmarks[:, :2]
+        depths = []
+        for depth, inner, outer in zip(found, _INNER_EDGES, _OUTER_EDGES, strict=True):
+            thickness = np.linalg.norm(dense_edge(points[list(outer)]) - dense_edge(points[list(inner)]), axis=1)
+            place = np.linspace(0, 1, len(depth))
+            thin = np.clip(np.minimum(place, 1 - place) / 0.3, 0.2, 1)  # as the red of the lips is at the corners
+            depths.append(np.minimum((depth + _EDGE_MIX * self._unit) * thin, 0.4 * thickness))
+        return depths[0], depths[1]
 
     def spread(self, landmark_shift: NDArray[np.float32]) -> Spread:
         """What displacements (T, 478, 3) of the landmarks do to the mouth."""
