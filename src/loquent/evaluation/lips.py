@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from loquent.data.phones import BILABIALS, PHONES, ROUNDED_VOWELS, SILENCE, SPREAD_VOWELS, PhoneTrack
 from loquent.errors import LoquentError
@@ -28,6 +28,7 @@ SMOOTHING_S = 0.12
 HIGH_PASS_HZ = 0.3
 MAX_LAG_S = 0.2
 MIN_SILENCE_S = 0.25
+SILENCE_EDGE_S = 0.1  # lips that close after a word, or open for the next one, still belong to speech
 
 # How far a phone asks the lips to open, 0 closed, 1 widest. Vowels by height, consonants by place.
 _OPENING = {
@@ -57,6 +58,7 @@ class LipFigures:
     opening_correlation: float  # at the best lag
     opening_lag_s: float  # positive: the lips come after the sound
     silence_movement: float  # lip movement in silences over that in speech
+    silence_movement_inside: float  # the same without the first and last SILENCE_EDGE_S of each silence
     rounded_over_spread_width: float  # mean mouth width in rounded vowels over that in spread ones
 
     def as_dict(self) -> dict[str, float]:
@@ -92,7 +94,7 @@ def called_for_opening(phones: PhoneTrack, num_frames: int, rate_hz: float) -> N
 
 def measure(lips: LipTrack, phones: PhoneTrack) -> LipFigures:
     """Computes all figures from a lip track and the phones of its speech."""
-    movement_silent, movement_speaking = _movement(lips, phones)
+    movement_silent, movement_inside, movement_speaking = _movement(lips, phones)
     correlation, lag_s = _correlation(lips, phones)
     closed, count = _closures(lips, phones)
     return LipFigures(
@@ -100,7 +102,8 @@ def measure(lips: LipTrack, phones: PhoneTrack) -> LipFigures:
         num_closures=count,
         opening_correlation=correlation,
         opening_lag_s=lag_s,
-        silence_movement=movement_silent / movement_speaking if movement_speaking > 0 else math.nan,
+        silence_movement=movement_silent / movement_speaking,
+        silence_movement_inside=movement_inside / movement_speaking,
         rounded_over_spread_width=_width_ratio(lips, phones),
     )
 
@@ -111,8 +114,7 @@ def pool(figures: Sequence[LipFigures]) -> LipFigures:
     closed = sum(item.closures_reached * item.num_closures for item in figures if item.num_closures)
 
     def mean(name: str) -> float:
-        values = [value for item in figures if not math.isnan(value := getattr(item, name))]
-        return float(np.mean(values)) if values else math.nan
+        return _mean_or_nan([value for item in figures if not math.isnan(value := getattr(item, name))])
 
     return LipFigures(
         closures_reached=closed / count if count else math.nan,
@@ -120,6 +122,7 @@ def pool(figures: Sequence[LipFigures]) -> LipFigures:
         opening_correlation=mean("opening_correlation"),
         opening_lag_s=mean("opening_lag_s"),
         silence_movement=mean("silence_movement"),
+        silence_movement_inside=mean("silence_movement_inside"),
         rounded_over_spread_width=mean("rounded_over_spread_width"),
     )
 
@@ -179,19 +182,20 @@ def _correlation(lips: LipTrack, phones: PhoneTrack) -> tuple[float, float]:
     return best
 
 
-def _movement(lips: LipTrack, phones: PhoneTrack) -> tuple[float, float]:
-    """Mean speed of the lip points in silences longer than MIN_SILENCE_S, and in speech."""
+def _movement(lips: LipTrack, phones: PhoneTrack) -> tuple[float, float, float]:
+    """Mean speed of the lip points in silences longer than MIN_SILENCE_S, inside them, and in speech."""
     speed = np.linalg.norm(np.diff(lips.points, axis=0), axis=-1).mean(1) * lips.rate_hz
     times_s = (np.arange(len(speed)) + 0.5) / lips.rate_hz
-    silent = np.zeros(len(speed), bool)
+    silent, inside = np.zeros((2, len(speed)), bool)
     speaking = np.ones(len(speed), bool)
     for index in np.flatnonzero(phones.is_any((SILENCE,))):
         start_s, end_s = phones.bounds_s[index], phones.bounds_s[index + 1]
-        speaking &= ~((times_s >= start_s) & (times_s < end_s))
+        within = (times_s >= start_s) & (times_s < end_s)
+        speaking &= ~within
         if end_s - start_s > MIN_SILENCE_S:
-            silent |= (times_s >= start_s) & (times_s < end_s)
-    silent_speed = float(speed[silent].mean()) if silent.any() else math.nan
-    return silent_speed, float(speed[speaking].mean()) if speaking.any() else math.nan
+            silent |= within
+            inside |= (times_s >= start_s + SILENCE_EDGE_S) & (times_s < end_s - SILENCE_EDGE_S)
+    return _mean_or_nan(speed[silent]), _mean_or_nan(speed[inside]), _mean_or_nan(speed[speaking])
 
 
 def _width_ratio(lips: LipTrack, phones: PhoneTrack) -> float:
@@ -202,9 +206,13 @@ def _width_ratio(lips: LipTrack, phones: PhoneTrack) -> float:
             frame = round(middle * lips.rate_hz)
             if frame < len(lips.width):
                 widths.append(lips.width[frame])
-        return float(np.mean(widths)) if widths else math.nan
+        return _mean_or_nan(widths)
 
     return mean_width(ROUNDED_VOWELS) / mean_width(SPREAD_VOWELS)
+
+
+def _mean_or_nan(values: ArrayLike) -> float:
+    return float(np.mean(values)) if np.size(values) else math.nan
 
 
 def _band(values: NDArray, rate_hz: float) -> NDArray[np.float64]:

@@ -32,6 +32,7 @@ GOALS: Mapping[str, Goal] = {
     "opening_correlation": Goal("lip opening against the phones (correlation)", low=0.55),
     "opening_lag_s": Goal("lag of the lips (s)", low=-0.04, high=0.04),
     "silence_movement": Goal("lip movement in silence over speech", high=0.25),
+    "silence_movement_inside": Goal("the same, 0.1 s away from the pauses' ends", high=0.25),
     "rounded_over_spread_width": Goal("mouth width, rounded over spread vowels", high=0.95),
 }
 
