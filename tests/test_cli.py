@@ -298,3 +298,7 @@ def test_signals_leave_nothing_half_written(files, sent, code):
     process.send_signal(sent)
     assert process.wait(timeout=20) == code, process.stderr.read()
     assert {path.name for path in files.iterdir()} == before
+
+
+def test_evaluate_wants_the_words(files):
+    assert "--text-file" in run("evaluate", "talk.mp4", code=2).stderr

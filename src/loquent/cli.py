@@ -289,6 +289,26 @@ def inspect(
 
 
 @app.command()
+@_reported
+def evaluate(
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Videos of one face, with their speech.")],
+    text: Annotated[str | None, typer.Option(help="The English words that are said.")] = None,
+    text_file: Annotated[Path | None, typer.Option(help="A file with these words.")] = None,
+    face_model: FaceModelOption = None,
+) -> None:
+    """Measure whether the lips follow the speech; needs the extras mediapipe and align."""
+    from loquent.evaluation.report import evaluate_video, table
+
+    if (text is None) == (text_file is None):
+        raise LoquentError("evaluate wants the words that are said, as --text or as --text-file, and one of the two")
+    try:
+        words = text if text_file is None else text_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoquentError(f"{text_file}: cannot be read as text ({error})") from error
+    print(table({video.stem: evaluate_video(video, words, face_model) for video in videos}))
+
+
+@app.command()
 def doctor() -> None:
     """Show versions, devices and models, and what is missing and how to get it."""
     from rich.console import Console
