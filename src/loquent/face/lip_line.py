@@ -32,6 +32,14 @@ def polygon_mask(ring_px: NDArray, width: int, height: int) -> NDArray[np.float3
     return mask.astype(np.float32) / np.float32(255)
 
 
+def crop_round(pixels: NDArray, points: NDArray, margin_px: float) -> tuple[NDArray, NDArray[np.int64]]:
+    """The part of a picture round points (N, 2), at least one pixel of it, and the place of its upper left corner."""
+    height, width = pixels.shape[:2]
+    left, top = np.clip(np.floor(points.min(0) - margin_px), 0, (width - 1, height - 1)).astype(int)
+    right, bottom = np.clip(np.ceil(points.max(0) + margin_px) + 1, (left + 1, top + 1), (width, height)).astype(int)
+    return pixels[top:bottom, left:right], np.array([left, top])
+
+
 def lip_ring(landmarks: NDArray, upper: Sequence[int], lower: Sequence[int]) -> NDArray:
     """Closed ring (N, 2) of an upper and a lower border that share their corners."""
     return landmarks[[*upper, *lower[::-1][1:-1]], :2]
@@ -93,48 +101,37 @@ def refine_inner_lips(pixels: NDArray[np.uint8], landmarks: NDArray[np.float32])
     down = np.array([-across[1], across[0]])
     if float(((lower - upper) @ down).max()) < 2.0 * per_mm:
         return refined
-    evidence = _between_lips(pixels, landmarks, per_mm)
+    outer = lip_ring(landmarks, topology.LIPS_OUTER_UPPER, topology.LIPS_OUTER_LOWER)
+    crop, corner = crop_round(pixels, outer, 4 * per_mm)
+    evidence = _between_lips(crop, landmarks[:, :2] - corner, per_mm)
     if evidence is None:
         return refined
     for edge, following, inwards in (
         (topology.LIPS_INNER_UPPER, _NEXT_UPPER, down),
         (topology.LIPS_INNER_LOWER, _NEXT_LOWER, -down),
     ):
-        points = refined[list(edge), :2]
+        points = refined[list(edge), :2] - corner
         shift = _border_shift(evidence, points, inwards, across, per_mm)[:, None] * inwards
         refined[list(edge[1:-1]), :2] += shift[1:-1].astype(np.float32)
         refined[list(following[1:-1]), :2] += 0.5 * shift[1:-1].astype(np.float32)
     return refined
 
 
-def _between_lips(pixels: NDArray, landmarks: NDArray, per_mm: float) -> NDArray[np.float32] | None:
-    """How surely each pixel shows teeth or darkness rather than lip, (H, W); 0 far from the mouth."""
-    height, width = pixels.shape[:2]
-    outer = lip_ring(landmarks, topology.LIPS_OUTER_UPPER, topology.LIPS_OUTER_LOWER)
-    inner = lip_ring(landmarks, topology.LIPS_INNER_UPPER, topology.LIPS_INNER_LOWER)
-    left, top = np.clip(np.floor(outer.min(0) - 3 * per_mm), 0, None).astype(int)
-    right, bottom = np.minimum(np.ceil(outer.max(0) + 3 * per_mm), [width, height]).astype(int)
-    if right - left < 8 or bottom - top < 8:
+def _between_lips(pixels: NDArray, points: NDArray, per_mm: float) -> NDArray[np.float32] | None:
+    """How surely each pixel shows teeth or darkness rather than lip, (H, W)."""
+    size = (pixels.shape[1], pixels.shape[0])
+    core = polygon_mask(lip_ring(points, topology.LIPS_INNER_UPPER, topology.LIPS_INNER_LOWER), *size) > 0.5
+    lips = polygon_mask(lip_ring(points, topology.LIPS_OUTER_UPPER, topology.LIPS_OUTER_LOWER), *size) > 0.5
+    lips &= ~cv2.dilate(core.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    if core.sum() < 20 or lips.sum() < 20:
         return None
-    crop = pixels[top:bottom, left:right]
-    corner = np.array([left, top])
-    size = (right - left, bottom - top)
-    core = polygon_mask(inner - corner, *size) > 0.5
-    ring = (polygon_mask(outer - corner, *size) > 0.5) & ~cv2.dilate(core.astype(np.uint8), np.ones((3, 3))).astype(
-        bool
-    )
-    if core.sum() < 20 or ring.sum() < 20:
+    lightness, redness = lightness_and_redness(pixels)
+    if np.median(redness[lips]) - np.percentile(redness[core], 30) < _MIN_REDNESS:
         return None
-    lip = np.median(crop[ring], axis=0)
-    lightness, redness = lightness_and_redness(crop)
-    if np.median(redness[ring]) - np.percentile(redness[core], 30) < _MIN_REDNESS:
-        return None
-    teeth = tooth_certainty(lightness, redness, core, per_mm, lip)
-    lip_lightness = float(np.median(lightness[ring]))
-    dark = np.clip((0.55 * lip_lightness - lightness) / (0.15 * lip_lightness), 0, 1)
-    found = np.zeros((height, width), np.float32)
-    found[top:bottom, left:right] = dark if teeth is None else np.maximum(dark, teeth)
-    return found
+    teeth = tooth_certainty(lightness, redness, core, per_mm, np.median(pixels[lips], axis=0))
+    lip_lightness = float(np.median(lightness[lips]))
+    dark = np.clip((0.55 * lip_lightness - lightness) / (0.15 * lip_lightness), 0, 1).astype(np.float32)
+    return dark if teeth is None else np.maximum(dark, teeth)
 
 
 def _border_shift(

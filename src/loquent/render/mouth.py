@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from loquent.face.lip_line import INTEROCULAR_MM, polygon_mask
+from loquent.face.lip_line import INTEROCULAR_MM, crop_round, polygon_mask
 from loquent.motion.pose import rotation_matrix
 from loquent.render import mouth_geometry as geometry
 from loquent.render import mouth_paint, mouth_photo
@@ -25,7 +25,7 @@ SPRITE_MM = (76.0, 46.0)  # width and height of the layers' pictures
 SPRITE_PX_PER_MM = (3.0, 6.0)  # photos with fewer are enlarged, with more reduced
 BELOW_LIP_LINE_MM = 3.1  # upper incisors' edge; median over the 184 of 220 portraits whose smile shows it
 LOWER_TEETH_SHOWN_MM = 1.0  # above the lower lip when only the jaw opens
-JAW_AT_HOME = 0.3  # jawOpen at which the lower layers are drawn, unless the photo shows lower teeth
+JAW_AT_HOME = 0.3  # jawOpen at which the lower layers are drawn
 TONGUE_BETWEEN_TEETH = 0.16  # tongueOut at which the tip is between the teeth, as in "th"
 MAX_PX_PER_MM = 5.0  # larger mouths are drawn at this size and enlarged
 LIGHT_PX_PER_MM = 1.2  # light is smooth: that is enough for it
@@ -116,10 +116,10 @@ class _Window:
         place = np.hstack([np.eye(2) * self.detail, -self.corner[:, None] * self.detail])
         if self.detail >= 1:
             return cv2.warpAffine(pixels, place, self.size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        left, top = np.maximum(self.corner.astype(int) - 8, 0)
-        right, bottom = np.ceil(self.corner + np.array(self.size) / self.detail).astype(int) + 8
-        near = cv2.GaussianBlur(pixels[top:bottom, left:right], (0, 0), 0.4 / self.detail)
-        place[:, 2] += np.array([left, top]) * self.detail
+        ends = np.stack([self.corner, self.corner + np.array(self.size) / self.detail])
+        near, corner = crop_round(pixels, ends, 8.0)
+        near = cv2.GaussianBlur(near, (0, 0), 0.4 / self.detail)
+        place[:, 2] += corner * self.detail
         return cv2.warpAffine(near, place, self.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -153,8 +153,9 @@ class MouthInterior:
         shown = mouth_photo.find_teeth(crop, ring, home.px_per_mm, self._look.lip, edge)
         if shown is not None:
             self._look = mouth_photo.with_tooth_colour(self._look, shown.colour)
+        self._shadow = 1.0  # how strongly the lips shade the front teeth, as a power of the light
         self._upper = self._upper_layer(window, crop, ring, edge, shown)
-        self._lower, self._tongue = self._lower_layers(shape, pixels, inner_lips_px, window, shown)
+        self._lower, self._tongue = self._lower_layers(shape)
 
     def _upper_layer(
         self,
@@ -176,35 +177,19 @@ class MouthInterior:
         home = window.view(self._skull.at_rest())
         painted = mouth_paint.bend_columns(painter.jaw("upper", home, window.size), shown.edge_px - edge - down)
         light = front_light(ring, window.size, per_mm)
+        self._shadow = mouth_paint.shadow_strength(crop, shown.upper, light)
+        light **= self._shadow
         return Layer(mouth_paint.lay_photo(painted, crop, shown.upper, shown.ended, light, per_mm), wall, home)
 
-    def _lower_layers(
-        self,
-        shape: FaceShape,
-        pixels: NDArray[np.uint8],
-        inner_lips_px: NDArray,
-        seen: _Window,
-        shown: mouth_photo.ShownTeeth | None,
-    ) -> tuple[Layer, Layer]:
-        """Lower teeth and tongue; drawn with the jaw as in the photo when it shows lower teeth, else with it ajar."""
-        expression = shape.rest_expression.astype(np.float64).copy()
-        per_mm = self._skull.at_rest().px_per_mm * seen.detail
-        keep = shown is not None and bool(shown.lower.any())
-        if not keep:
-            expression[ARKIT_INDEX["jawOpen"]] = JAW_AT_HOME
+    def _lower_layers(self, shape: FaceShape) -> tuple[Layer, Layer]:
+        """Lower teeth and tongue, drawn with the jaw ajar."""
+        expression = shape.rest_expression.astype(np.float64)
+        expression[ARKIT_INDEX["jawOpen"]] = JAW_AT_HOME
         jaw = self._jaw_skull.jaw_view(self._jaw_skull.at_rest(), expression)
         window = _Window.round(jaw, np.array([0.0, 4.0, 5.0]))
         home = window.view(jaw)
         painter = mouth_paint.Painter(self._look, self._teeth, window.detail)
-        teeth = painter.jaw("lower", home, window.size)
-        if keep and shown is not None:
-            offset = (seen.corner - window.corner) * window.detail
-            place = np.array([[1, 0, offset[0]], [0, 1, offset[1]]])
-            certainty = cv2.warpAffine(shown.lower, place, window.size)
-            light = front_light(window.points(inner_lips_px), window.size, per_mm)
-            nothing = np.zeros_like(certainty)
-            teeth = mouth_paint.lay_photo(teeth, window.cut(pixels), certainty, nothing, light, per_mm)
-        tongue = painter.tongue(home, window.size)
+        teeth, tongue = painter.jaw("lower", home, window.size), painter.tongue(home, window.size)
         return Layer(teeth, Wall(self._teeth.wall("lower")), home), Layer(tongue, Wall(geometry.tongue_wall()), home)
 
     def draw(
@@ -254,11 +239,12 @@ class MouthInterior:
         """The opening's bounding box, `size` wide and high, with both views and the ring in its pixels."""
         width, height = int(size[0]), int(size[1])
         light = _Light.through(ring, width, height, skull.px_per_mm)
+        near = light.near**self._shadow
         forward = min(float(expression[ARKIT_INDEX["tongueOut"]]) / TONGUE_BETWEEN_TEETH, 1.0)
         rounded = float(expression[ARKIT_INDEX["mouthPucker"]] + expression[ARKIT_INDEX["mouthFunnel"]])
-        on_tongue = light.deep * ((1 - 0.35 * min(1.0, rounded)) * (1 - forward)) + light.near * (0.95 * forward)
+        on_tongue = light.deep * ((1 - 0.35 * min(1.0, rounded)) * (1 - forward)) + near * (0.95 * forward)
         tongue = (self._tongue, _tongue_view(jaw, float(expression[ARKIT_INDEX["jawOpen"]]), forward), on_tongue)
-        lower, upper = (self._lower, jaw, light.near), (self._upper, skull, light.near)
+        lower, upper = (self._lower, jaw, light.near), (self._upper, skull, near)
 
         picture = light.enlarge(self._look.cavity * (1 + 1.4 * light.rim[..., None]))
         for layer, view, brightness in (lower, tongue, upper) if forward > 0.5 else (tongue, lower, upper):

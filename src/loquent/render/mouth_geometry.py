@@ -33,6 +33,7 @@ KINDS = ("incisor", "incisor", "canine", "premolar", "premolar", "molar")
 UPPER_EDGE_RISE = (0.0, 0.6, -0.1, 0.7, 1.1, 1.6)
 LOWER_EDGE_RISE = (0.0, 0.1, -0.3, 0.2, 0.5, 0.8)
 
+ARCH_POWER = 2.6  # of the arch's curve: 2 is a parabola, more is flatter in front and straighter at the sides
 OVERBITE_MM = 2.2
 OVERJET_MM = 2.6
 LOWER_EDGE_MM = (0.0, -OVERBITE_MM, OVERJET_MM)  # point between the lower incisors at their edge, jaws closed
@@ -65,8 +66,7 @@ class Arch:
 
     def __post_init__(self) -> None:
         x = np.linspace(-self.half_width_mm, self.half_width_mm, 801)
-        # Between a parabola (exponent 2) and the flatter front of a catenary.
-        z = self.front_z_mm + self.depth_mm * np.abs(x / self.half_width_mm) ** 2.3
+        z = self.front_z_mm + self.depth_mm * np.abs(x / self.half_width_mm) ** ARCH_POWER
         length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(z)))])
         object.__setattr__(self, "length", length - length[400])
         object.__setattr__(self, "curve", np.stack([x, z], axis=1))
@@ -77,7 +77,7 @@ class Arch:
         x = np.interp(here, self.length, self.curve[:, 0])
         z = np.interp(here, self.length, self.curve[:, 1])
         ratio = np.abs(x / self.half_width_mm)
-        slope = np.sign(x) * 2.3 * self.depth_mm / self.half_width_mm * ratio**1.3
+        slope = np.sign(x) * ARCH_POWER * self.depth_mm / self.half_width_mm * ratio ** (ARCH_POWER - 1)
         tangent = np.stack([np.ones_like(slope), slope], axis=-1) / np.sqrt(1 + slope**2)[..., None]
         outward = np.stack([tangent[..., 1], -tangent[..., 0]], axis=-1)
         return np.stack([x, z], axis=-1), tangent, outward
@@ -110,8 +110,8 @@ class Dentition:
     def arch(self, jaw: Jaw) -> Arch:
         scale = self.arch_scale
         if jaw == "upper":
-            return Arch(30.0 * scale, 50.0 * scale, 0.0, 0.0)
-        return Arch(27.5 * scale, 48.0 * scale, OVERJET_MM, -self.overbite_mm)
+            return Arch(31.5 * scale, 50.0 * scale, 0.0, 0.0)
+        return Arch(29.0 * scale, 48.0 * scale, OVERJET_MM, -self.overbite_mm)
 
     def wall(self, jaw: Jaw) -> NDArray[np.float64]:
         """Curve (K, 2) through the front of the teeth: x and z."""

@@ -77,7 +77,8 @@ class Painter:
         canine = np.where(np.isin(points.tooth, (3, 8))[:, None], [0.97, 0.94, 0.87], 1.0)
         shine = 34.0 * np.clip(normal @ _half_vector(), 0, 1)[:, None] ** 60
         shade = (lit * sideways * crevice * depth)[:, None] ** np.array([0.9, 1.05, 1.1])
-        return self.look.tooth * shade * warm * clear * canine + shine * depth[:, None]
+        colour = self.look.tooth * shade * warm * clear * canine + shine * depth[:, None]
+        return np.minimum(colour, self.look.tooth * 1.12 + 4)  # wet, not glowing
 
     def _gum_colour(self, points: geometry.Points) -> NDArray:
         shade = np.exp(-np.maximum(points.position[:, 2], 0) / 20.0) * 0.8
@@ -130,11 +131,10 @@ def lay_photo(
         photo: RGB, (H, W, 3), the same view.
         certainty: (H, W), where the photo shows these teeth.
         ended: (H, W), where the photo shows darkness below them.
-        light: (H, W), share of light that reaches the teeth in the photo; the result is free of it.
+        light: (H, W), share of light that reaches the teeth in the photo, above 0; the result is free of it.
         px_per_mm: scale of all of them.
     """
-    strength = _shadow_strength(photo, certainty, light)
-    unlit = photo.astype(np.float32) / np.maximum(light, 0.6)[..., None] ** strength
+    unlit = photo.astype(np.float32) / light[..., None]
     weight = cv2.erode(certainty, np.ones((3, 3), np.uint8))
     mask = cv2.GaussianBlur(weight, (0, 0), max(0.6, 0.25 * px_per_mm))[..., None]
     alpha = painted[..., 3:]
@@ -146,19 +146,19 @@ def lay_photo(
     return np.concatenate([np.clip(colour, 0, 255) * alpha, alpha], axis=2).astype(np.float32)
 
 
-def _shadow_strength(photo: NDArray, certainty: NDArray, light: NDArray) -> float:
-    """The power of `light` that the photo's teeth show, 0 (flash: no shadow of the lips) to 1."""
+def shadow_strength(photo: NDArray, certainty: NDArray, light: NDArray) -> float:
+    """The power of `light` that the photo's teeth show, 0.15 (flash: hardly a shadow of the lips) to 1."""
     sure = (certainty > 0.8) & (light > 0.4)
     if sure.sum() < 30:
         return 0.5
     x, y = np.log(light[sure]), np.log(np.maximum(photo[sure].mean(axis=1), 8.0))
     x = x - x.mean()
-    return float(np.clip((x @ (y - y.mean())) / max(x @ x, 1e-6), 0.0, 1.0))
+    return float(np.clip((x @ (y - y.mean())) / max(x @ x, 1e-6), 0.15, 1.0))
 
 
 def _colour_ratio(photo: NDArray, painted: NDArray, weight: NDArray, reach_px: float) -> NDArray[np.float32]:
     """Photo over painted colours, spread smoothly from where both are known, (H, W, 3)."""
-    ratio = np.clip(photo / np.maximum(painted, 10.0), 0.3, 3.0) * weight[..., None]
+    ratio = np.clip(photo / np.maximum(painted, 10.0), 0.5, 1.6) * weight[..., None]
     total = max(float(weight.sum()), 1e-6)
     mean = ratio.sum(axis=(0, 1)) / total if total > 1 else np.ones(3)
     near = cv2.GaussianBlur(weight.astype(np.float32), (0, 0), reach_px)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from loquent.face import topology
-from loquent.face.lip_line import lightness_and_redness, lip_ring, polygon_mask, tooth_certainty
+from loquent.face.lip_line import crop_round, lightness_and_redness, lip_ring, polygon_mask, tooth_certainty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,8 @@ class Appearance:
 
 def measure(pixels: NDArray[np.uint8], landmarks: NDArray) -> Appearance:
     """Looks at cheeks, lips and eye whites of one face; `landmarks` are (478, 3) in pixels of `pixels`."""
-    points = landmarks[:, :2]
+    pixels, corner = crop_round(pixels, landmarks[:, :2], 4.0)
+    points = landmarks[:, :2] - corner
     reach = max(1, round(0.03 * float(np.linalg.norm(points[33] - points[263]))))
     left, right = _patch_colour(pixels, points, LEFT_CHEEK, reach), _patch_colour(pixels, points, RIGHT_CHEEK, reach)
     skin = (left + right) / 2
@@ -145,10 +146,9 @@ def _softness(pixels: NDArray, points: NDArray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class ShownTeeth:
-    """Teeth that a picture shows between the lips; all masks have the picture's height and width."""
+    """Upper teeth that a picture shows between the lips; all masks have the picture's height and width."""
 
     upper: NDArray[np.float32]  # how surely each pixel is an upper tooth, 0..1
-    lower: NDArray[np.float32]  # the same for lower ones; 0 throughout where no row of them is seen
     ended: NDArray[np.float32]  # how surely each pixel shows darkness below the upper teeth
     edge_px: NDArray[np.float32]  # (W,) row where the upper teeth end, for every column, seen or presumed
     colour: NDArray[np.float64]  # (3,) median of the upper teeth, 0..255
@@ -196,8 +196,7 @@ def find_teeth(
     dark = np.clip((0.55 * level - lightness) / (0.1 * level), 0, 1) * core
     ended = dark * (np.maximum.accumulate(upper, axis=0) > 0.5)
     colour = np.median(pixels[sure], axis=0)
-    lower = _lower_row(certainty * (1 - is_upper), px_per_mm)
-    return ShownTeeth(upper, lower, ended.astype(np.float32), edge.astype(np.float32), colour)
+    return ShownTeeth(upper, ended.astype(np.float32), edge.astype(np.float32), colour)
 
 
 def _disc(radius_px: float) -> NDArray[np.uint8]:
@@ -214,18 +213,6 @@ def _keep_large(certainty: NDArray[np.float32], core: NDArray, px_per_mm: float)
     keep = (area > 3 * px_per_mm**2) & (inside > 0.5 * area)
     keep[0] = False
     return certainty * cv2.dilate(keep[labels].astype(np.uint8), np.ones((3, 3), np.uint8))
-
-
-def _lower_row(certainty: NDArray[np.float32], px_per_mm: float) -> NDArray[np.float32]:
-    """The largest part, if it is as wide and as high as a row of teeth rather than a gleam on the lip."""
-    solid = cv2.morphologyEx((certainty > 0.5).astype(np.uint8), cv2.MORPH_OPEN, _disc(0.9 * px_per_mm))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(solid)
-    if count < 2:
-        return np.zeros_like(certainty)
-    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    if stats[largest, cv2.CC_STAT_AREA] < 35 * px_per_mm**2 or stats[largest, cv2.CC_STAT_WIDTH] < 14 * px_per_mm:
-        return np.zeros_like(certainty)
-    return certainty * cv2.dilate((labels == largest).astype(np.uint8), _disc(0.9 * px_per_mm))
 
 
 def _first_runs(certainty: NDArray, px_per_mm: float) -> NDArray[np.intp]:
