@@ -176,6 +176,7 @@ def main() -> None:
     parser.add_argument("labels", type=Path)
     parser.add_argument("--backend", default="embedded", choices=("embedded", "mediapipe"))
     parser.add_argument("--every", type=int, default=1, help="take each n-th portrait only")
+    parser.add_argument("--scenes-every", type=int, default=1, help="of these, put each n-th into scenes")
     parser.add_argument("--repeats", type=int, default=2, help="rounds of pictures without a face")
     parser.add_argument("--overlays", type=Path, help="write enlarged pictures of 16 portraits here and stop")
     arguments = parser.parse_args()
@@ -186,7 +187,7 @@ def main() -> None:
         return
     measure_portraits(samples, arguments.backend)
     measure_faceless(samples, arguments.backend, arguments.repeats)
-    measure_scenes(samples, arguments.backend)
+    measure_scenes(samples[:: arguments.scenes_every], arguments.backend)
 
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ def train(
     """Trains for `minutes`, or what is left of them after the checkpoint in `run`."""
     torch.manual_seed(0)
     model = channels_last(Detector(config or DetectorConfig()))
-    nn.init.constant_(model.answer.bias[:1], -3.0)
+    model.answer.bias = nn.Parameter(torch.tensor([-3.0, 0.0, 0.0, 0.0, 1.0, 0.0]))  # no face, no roll
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.02)
     average = copy.deepcopy(model).eval()
     checkpoint = run / "detector.pt"
