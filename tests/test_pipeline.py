@@ -57,6 +57,11 @@ def test_stream_yields_the_frames_of_animate_one_by_one(head, portrait):
     )
 
 
+def test_stream_refuses_bad_input_at_once(head, portrait):
+    with pytest.raises(LoquentError, match=r"at least 0\.2 s"):
+        head.stream(portrait, ramp(0.1))
+
+
 def test_closing_a_stream_ends_its_thread(head, portrait):
     frames = head.stream(portrait, ramp(20.0))
     next(frames)

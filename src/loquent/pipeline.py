@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -225,11 +225,13 @@ class TalkingHead:
         *,
         fps: float = MOTION_RATE_HZ,
         size: int | None = None,
-    ) -> Iterator[NDArray[np.uint8]]:
-        """Yields the frames of `animate` as they are made: RGB uint8, (H, W, 3). Arguments as there."""
-        work = self.prepare(photo, speech, controls, video=VideoSettings(fps=fps, size=size))
+    ) -> Generator[NDArray[np.uint8]]:
+        """The frames of `animate` as they are made: RGB uint8, (H, W, 3). Arguments and errors as there."""
+        return self._frames(self.prepare(photo, speech, controls, video=VideoSettings(fps=fps, size=size)))
+
+    def _frames(self, work: Work) -> Generator[NDArray[np.uint8]]:
         with closing(self.motion_pieces(work)) as pieces:
-            renderer = self.system.make_renderer(work.portrait, size)
+            renderer = self.system.make_renderer(work.portrait, work.video.size)
             for piece in pieces:
                 yield from renderer.render(piece)
 
