@@ -120,7 +120,7 @@ def _start(picture: NDArray[np.uint8], seeds: NDArray[np.uint8], points: NDArray
     if is_plain:  # what it does not reach below the head is clothes
         mask[body & (cv2.dilate(plain, np.ones((9, 9), np.uint8)) == 0)] = cv2.GC_FGD
     hair = np.hypot(lateral / 1.0, (above - 0.3) / 1.3) < 1  # the flood may have run into it: not sure there
-    mask[plain > 0] = np.where(hair, cv2.GC_PR_BGD, cv2.GC_BGD)[plain > 0]
+    mask[(plain > 0) & ~hair] = cv2.GC_BGD
     mask[seeds != cv2.GC_PR_BGD] = seeds[seeds != cv2.GC_PR_BGD]
     return mask
 
