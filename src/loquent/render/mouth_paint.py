@@ -53,7 +53,7 @@ class Painter:
         uneven = _mottle(points.position, self.teeth.seed)
         lit = 0.62 + 0.42 * np.clip(normal @ LIGHT_TOWARDS, 0, 1)
         groove = 1 - 0.16 * np.exp(-((x / 2.0) ** 2)) * np.clip((z - 9) / 8, 0, 1)
-        depth = np.exp(-np.maximum(z - 11, 0) / 17.0)
+        depth = np.exp(-np.maximum(z - 11, 0) / 21.0)
         shine = 70.0 * np.clip(normal @ _half_vector() + 0.05 * uneven, 0, 1) ** 40 * np.clip(0.6 + uneven, 0, 1.6)
         shade = (lit * groove * depth * (1 + 0.06 * uneven))[:, None] ** np.array([0.9, 1.1, 1.1])
         colours = self.look.flesh * shade + (shine * depth)[:, None]

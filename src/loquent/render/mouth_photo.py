@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LUMA = np.array([0.299, 0.587, 0.114])
-FLESH_OF_TOOTH, CAVITY_OF_TOOTH = np.array([0.90, 0.56, 0.58]), np.array([0.115, 0.05, 0.05])
+FLESH_OF_TOOTH, CAVITY_OF_TOOTH = np.array([0.98, 0.60, 0.62]), np.array([0.115, 0.05, 0.05])
 LEFT_CHEEK, RIGHT_CHEEK = (50, 205, 187, 117, 101, 207), (280, 425, 411, 346, 330, 427)  # as seen in the picture
 
 # Tooth colour from (skin RGB, eye white RGB, 1): least squares over the portraits of the training split whose smile
