@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from loquent.models.ifmdm.layers import ConvLayer, EqualConv, EqualLinear, ResBlock
+from loquent.models.ifmdm.layers import ConvLayer, EqualConv, EqualLinear, EqualMatrix, ResBlock
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +59,7 @@ class MotionHead(nn.Module):
         super().__init__()
         dim = config.style_dim
         self.layers = nn.Sequential(*(EqualLinear(dim, dim) for _ in range(_HEAD_LAYERS)))
-        self.out = EqualLinear(dim, config.motion_dim, bias=False)
+        self.out = EqualMatrix(dim, config.motion_dim)
 
     def forward(self, vector: Tensor) -> Tensor:
         return torch.tanh(self.out(self.layers(vector)))

@@ -63,16 +63,26 @@ class Upsample(nn.Module):
         return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
 
 
-class EqualLinear(nn.Module):
-    """x · (W/√in)ᵀ + b."""
+class EqualMatrix(nn.Module):
+    """x · (W/√in)ᵀ."""
 
-    def __init__(self, input_dim: int, output_dim: int, *, bias: bool = True, initial_bias: float = 0.0) -> None:
+    def __init__(self, input_dim: int, output_dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(output_dim, input_dim))
-        self.bias = nn.Parameter(torch.full((output_dim,), initial_bias)) if bias else None
 
     def scaled_weight(self) -> Tensor:
         return self.weight * self.weight.shape[1] ** -0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.scaled_weight())
+
+
+class EqualLinear(EqualMatrix):
+    """x · (W/√in)ᵀ + b."""
+
+    def __init__(self, input_dim: int, output_dim: int, *, initial_bias: float = 0.0) -> None:
+        super().__init__(input_dim, output_dim)
+        self.bias = nn.Parameter(torch.full((output_dim,), initial_bias))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.scaled_weight(), self.bias)

@@ -1,0 +1,220 @@
+"""Draws one portrait with many motions: the decoder with everything that frames share computed once.
+
+The pictures are those of `Decoder.forward` but for rounding. What is saved:
+
+* channels-last memory, which convolutions, blurs and row look-ups want;
+* warping is a weighted sum of four rows of a table of feature vectors, with the mask in the weights;
+* the last level warps colours alone: its 1 x 1 colour convolution may as well go before the warp, which is linear;
+* styles, demodulation, the √2 of the leaky ReLU and biases sit in weights or blur kernels where these are smaller than
+  the maps;
+* styles of all layers are one small product a frame, for they are affine in the motion: A·(w + Q·m) + b.
+
+Shape letters: B frames, C and O channels in and out, s side of a level in pixels, M motion numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+from loquent.models.ifmdm.decoder import identity_grid
+from loquent.models.ifmdm.layers import DEMODULATION_EPS, GAIN, LEAK, UpModulatedConv, blur_kernel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from loquent.models.ifmdm.autoencoder import Autoencoder
+    from loquent.models.ifmdm.decoder import Level
+    from loquent.models.ifmdm.encoder import Appearance
+    from loquent.models.ifmdm.layers import EqualConv, ModulatedConv, StyledConv
+
+_CHANNELS_LAST = torch.channels_last
+_BORDER = 3  # zeros around a table: one pixel before and two after
+
+
+class FeatureTable:
+    """Feature vectors of a map (1, C, s, s), one a row, with zeros around them."""
+
+    def __init__(self, features: Tensor) -> None:
+        self.size = features.shape[-1]
+        self._stride = self.size + _BORDER
+        self._rows = F.pad(features[0], (1, 2, 1, 2)).permute(1, 2, 0).flatten(0, 1).contiguous()
+        corners = [0, 1, self._stride, self._stride + 1]
+        self._corners = torch.tensor(corners, device=features.device, dtype=torch.int32)
+        # Where a pixel is read without flow: the published grid, seen by align_corners=False, counted in the table.
+        line = identity_grid(self.size)[0, :, 0].to(features.device)
+        self._line = (line + 1) * (self.size / 2) + 0.5
+
+    def warp(self, flow: Tensor, mask: Tensor) -> Tensor:
+        """mask · bilinear samples: flow (B, 2, s, s) in half pictures, mask (B, 1, s, s) to (B, C, s, s)."""
+        x = self._position(flow[:, 0], self._line)
+        y = self._position(flow[:, 1], self._line[:, None])
+        left, top = x.floor(), y.floor()
+        corner = (top * self._stride + left).to(torch.int32)  # floats count exactly up to 2^24
+        right_share, low_share = x - left, y - top
+        lower = mask[:, 0] * low_share
+        upper = mask[:, 0] - lower
+        lower_right, upper_right = lower * right_share, upper * right_share
+        shares = torch.stack([upper - upper_right, upper_right, lower - lower_right, lower_right], dim=-1)
+        flat = F.embedding_bag(
+            (corner[..., None] + self._corners).view(-1, 4),
+            self._rows,
+            per_sample_weights=shares.view(-1, 4).to(self._rows.dtype),
+            mode="sum",
+        )
+        return flat.view(len(flow), self.size, self.size, -1).permute(0, 3, 1, 2)
+
+    def _position(self, offset: Tensor, line: Tensor) -> Tensor:
+        """Coordinate in the table; what lies outside reads zeros."""
+        return (offset.to(line.dtype) * (self.size / 2) + line).clamp(0, self.size + 1)
+
+
+class _StyledConv:
+    """A `StyledConv` whose weights are scaled once."""
+
+    def __init__(self, layer: StyledConv) -> None:
+        weight = layer.conv.scaled_weight()
+        self._energy = weight.square().sum((2, 3)).T  # (C, O)
+        self._bias = layer.activation.bias * GAIN
+        self._up = isinstance(layer.conv, UpModulatedConv)
+        if self._up:
+            self._blur = blur_kernel(4.0).to(weight)
+            weight = weight.transpose(0, 1)
+        self._weight = weight.contiguous(memory_format=_CHANNELS_LAST)
+
+    def __call__(self, x: Tensor, style: Tensor) -> Tensor:
+        """x (B, C, h, w), style (B, C) to (B, O, h, w) or (B, O, 2h, 2w)."""
+        scale = torch.rsqrt(style.square() @ self._energy + DEMODULATION_EPS) * GAIN  # (B, O)
+        convolve = self._double if self._up else self._keep_size
+        return F.leaky_relu_(convolve(x, style, scale), LEAK)
+
+    def _keep_size(self, x: Tensor, style: Tensor, scale: Tensor) -> Tensor:
+        if self._is_smaller_than(x):
+            weight = self._weight * (scale[0, :, None] * style)[:, :, None, None]
+            return F.conv2d(x, weight, self._bias, padding=1)
+        x = F.conv2d(x * style[:, :, None, None], self._weight, padding=1)
+        return torch.addcmul(self._bias[:, None, None], x, scale[:, :, None, None])
+
+    def _double(self, x: Tensor, style: Tensor, scale: Tensor) -> Tensor:
+        weight = self._weight  # (C, O, k, k)
+        if self._is_smaller_than(x):
+            weight = weight * style[0, :, None, None, None]
+        else:
+            x = x * style[:, :, None, None]
+        x = F.conv_transpose2d(x, weight, stride=2)
+        groups = x.shape[1]
+        if len(x) == 1:
+            blur = (scale[0, :, None, None] * self._blur)[:, None]
+            return F.conv2d(x, blur, self._bias, padding=1, groups=groups)
+        x = F.conv2d(x, self._blur.expand(groups, 1, 4, 4), padding=1, groups=groups)
+        return torch.addcmul(self._bias[:, None, None], x, scale[:, :, None, None])
+
+    def _is_smaller_than(self, x: Tensor) -> bool:
+        """Whether scaling the weights of a single frame is less work than scaling its maps."""
+        return len(x) == 1 and self._weight.numel() <= x.numel()
+
+
+def _point_weight(conv: ModulatedConv | EqualConv) -> Tensor:
+    """Scaled weight (O, C) of a 1 x 1 convolution."""
+    return conv.scaled_weight().flatten(1)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(B, C, s, s) in channels-last memory to (B, s·s, C) without a copy."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _planes(x: Tensor, weight: Tensor) -> Tensor:
+    """1 x 1 convolution to a few channels (B, O, s, s), each a plane of its own; weight (O, C) or (B, O, C)."""
+    return (weight @ _rows(x).transpose(1, 2)).unflatten(2, x.shape[2:])
+
+
+def _vectors(x: Tensor, weight: Tensor) -> Tensor:
+    """1 x 1 convolution to (B, O, s, s) in channels-last memory; weight (B, O, C)."""
+    return (_rows(x) @ weight.transpose(1, 2)).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
+class _Level:
+    """One doubling of the decoder."""
+
+    def __init__(self, level: Level) -> None:
+        self.up = _StyledConv(level.up)
+        self.conv = _StyledConv(level.conv)
+        self.flow_weight = _point_weight(level.flow.flow)
+        self.flow_bias = level.flow.bias[:, None, None]
+        self.fill_weight = None if level.flow.fill is None else _point_weight(level.flow.fill)
+        self.colour_weight = _point_weight(level.rgb.layer.conv) * GAIN
+        self.colour_bias = level.rgb.layer.activation.bias[:, None, None] * GAIN
+        self.final_bias = level.rgb.bias[:, None, None]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedPortrait:
+    """What the frames of a portrait share."""
+
+    styles: Tensor  # (1, all modulated channels), without motion
+    tables: list[FeatureTable]  # of each level; the last one holds colours
+
+
+class PortraitDrawer:
+    """Draws with a trained renderer; it takes the weights as they are when it is made."""
+
+    @torch.no_grad()
+    def __init__(self, network: Autoencoder) -> None:
+        self._network = network
+        decoder = network.decoder
+        levels: list[Level] = list(decoder.levels)  # type: ignore[arg-type]
+        layers: list[ModulatedConv] = [decoder.first.conv]
+        for level in levels:
+            layers += [level.up.conv, level.conv.conv, level.flow.flow]
+            layers += [] if level.flow.fill is None else [level.flow.fill]
+        self._style_weight = torch.cat([layer.modulation.scaled_weight() for layer in layers])
+        self._style_bias = torch.cat([layer.modulation.bias for layer in layers])
+        self._motion_weight = self._style_weight @ decoder.directions.basis()
+        self._style_dims = [layer.weight.shape[1] for layer in layers]
+        self._start = decoder.start[None].contiguous(memory_format=_CHANNELS_LAST)
+        self._first = _StyledConv(decoder.first)
+        self._levels = [_Level(level) for level in levels]
+        self._double_kernel = blur_kernel(4.0).to(self._start).expand(3, 1, 4, 4).contiguous()
+
+    @torch.no_grad()
+    def read(self, image: Tensor) -> PreparedPortrait:
+        """The portrait in a picture (1, 3, size_px, size_px) in [−1, 1]."""
+        return self.prepare(self._network.encode(image.contiguous(memory_format=_CHANNELS_LAST)))
+
+    @torch.no_grad()
+    def prepare(self, appearance: Appearance) -> PreparedPortrait:
+        """The portrait of an appearance of one picture."""
+        last = F.conv2d(appearance.features[-1], self._levels[-1].colour_weight[:, :, None, None])
+        maps = [*appearance.features[:-1], last]
+        styles = F.linear(appearance.vector, self._style_weight, self._style_bias)
+        return PreparedPortrait(styles, [FeatureTable(features) for features in maps])
+
+    @torch.no_grad()
+    def draw(self, portrait: PreparedPortrait, motion: Tensor, *, refine: bool = True) -> Tensor:
+        """Pictures (B, 3, size_px, size_px) of the portrait with motion (B, M), as `Decoder.forward` draws them."""
+        styles = iter((portrait.styles + motion @ self._motion_weight.T).split(self._style_dims, dim=1))
+        x = self._first(self._start.expand(len(motion), -1, -1, -1), next(styles))
+        raw = rgb = None
+        for level, table in zip(self._levels, portrait.tables, strict=True):
+            x = level.conv(level.up(x, next(styles)), next(styles))
+            flow = _planes(x, level.flow_weight * next(styles)[:, None]) + level.flow_bias
+            raw = flow if raw is None else flow + self._double(raw)
+            mask = torch.sigmoid(raw[:, 2:])
+            warped = table.warp(torch.tanh(raw[:, :2]), mask)
+            if level.fill_weight is None:
+                colours = warped.contiguous()
+            else:
+                colours = _planes(warped, level.colour_weight)
+                x = torch.addcmul(warped, _vectors(x, level.fill_weight * next(styles)[:, None]), 1 - mask)
+            colours = F.leaky_relu_(colours + level.colour_bias, LEAK) + level.final_bias
+            rgb = colours if rgb is None else colours + self._double(rgb)
+        block = self._network.decoder.refine
+        assert rgb is not None  # a decoder has two levels or more
+        return rgb if block is None or not refine else block(rgb)
+
+    def _double(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(x, self._double_kernel, stride=2, padding=1, groups=3)
