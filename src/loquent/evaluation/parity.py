@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from loquent.errors import LoquentError
-from loquent.evaluation import parity_ifmdm, parity_keypoints, parity_moda, parity_renderer, parity_speech
+from loquent.evaluation import (
+    parity_ifmdm,
+    parity_keypoints,
+    parity_moda,
+    parity_moditalker,
+    parity_renderer,
+    parity_speech,
+)
 from loquent.evaluation.fixtures import KEY_LIST_SUFFIX, ParityError, read_fixture, read_key_list
 
 if TYPE_CHECKING:
@@ -28,6 +35,7 @@ EVALUATORS: dict[str, Callable[[Fixture], dict[str, Tensor]]] = {
     **parity_renderer.EVALUATORS,
     **parity_speech.EVALUATORS,
     **parity_ifmdm.EVALUATORS,
+    **parity_moditalker.EVALUATORS,
 }
 # Module name -> loads a state dict of the released names and shapes, strictly.
 KEY_LOADERS: dict[str, Callable[[dict[str, Tensor]], None]] = {
@@ -35,9 +43,14 @@ KEY_LOADERS: dict[str, Callable[[dict[str, Tensor]], None]] = {
     **parity_renderer.KEY_LOADERS,
     **parity_speech.KEY_LOADERS,
     **parity_ifmdm.KEY_LOADERS,
+    **parity_moditalker.KEY_LOADERS,
 }
-# Outputs that another warp or rounding may change by one step of 8 bits.
-TOLERANCES: dict[str, dict[str, float]] = {**parity_keypoints.TOLERANCES, **parity_ifmdm.TOLERANCES}
+# Outputs held to something else; the reason stands where each is given.
+TOLERANCES: dict[str, dict[str, float]] = {
+    **parity_keypoints.TOLERANCES,
+    **parity_ifmdm.TOLERANCES,
+    **parity_moditalker.TOLERANCES,
+}
 
 
 @dataclass(frozen=True)
