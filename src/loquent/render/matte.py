@@ -12,6 +12,7 @@ from loquent.face.topology import CHIN, FACE_OVAL, FOREHEAD
 from loquent.render.warp import smoothstep
 
 _WORK_PX = 256  # longer side of the picture on which the cut is searched
+_CLEAR_DIFFERENCE = 24  # in a channel, between a person and the background continued behind them
 _REFINE_PX = 768  # longer side on which its edge is refined
 
 
@@ -108,7 +109,11 @@ def _head_coordinates(shape: tuple[int, int], points: NDArray[np.float32]) -> tu
 
 
 def _start(picture: NDArray[np.uint8], seeds: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """GrabCut's start: a plain background is sure, also where its light changes; an oval round the head and all below it are likely person."""
+    """GrabCut's start: a likely person is an oval round the head and all below it.
+
+    Where the background is plain, also where its light changes, more is sure: that itself, what differs from it round
+    the head, and what it does not reach below the head.
+    """
     lateral, above, _ = _head_coordinates(seeds.shape, points)
     skull = np.hypot(lateral / 0.68, (above - 0.4) / 0.93) < 1
     plain = _plain_background(picture, seeds == cv2.GC_BGD, (seeds == cv2.GC_FGD) | skull)
@@ -117,10 +122,14 @@ def _start(picture: NDArray[np.uint8], seeds: NDArray[np.uint8], points: NDArray
     slope = 0.0 if is_plain else 0.35
     body = above < -1.0 - slope * np.minimum(np.abs(lateral), 1.5)
     mask = np.where(head | body, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    if is_plain:  # what it does not reach below the head is clothes
-        mask[body & (cv2.dilate(plain, np.ones((9, 9), np.uint8)) == 0)] = cv2.GC_FGD
     hair = np.hypot(lateral / 1.0, (above - 0.3) / 1.3) < 1  # the flood may have run into it: not sure there
-    mask[(plain > 0) & ~hair] = cv2.GC_BGD
+    background = (plain > 0) & ~hair
+    mask[background] = cv2.GC_BGD
+    if is_plain:
+        continued = _push_pull(picture.astype(np.float32), background.astype(np.float32))
+        differs = np.abs(picture - continued).max(-1) > _CLEAR_DIFFERENCE
+        unreached = cv2.dilate(plain, np.ones((9, 9), np.uint8)) == 0
+        mask[(hair & differs) | (body & unreached)] = cv2.GC_FGD
     mask[seeds != cv2.GC_PR_BGD] = seeds[seeds != cv2.GC_PR_BGD]
     return mask
 
