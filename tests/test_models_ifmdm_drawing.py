@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from loquent.evaluation.fixtures import read_fixture
+from loquent.evaluation.parity_ifmdm import autoencoder_config
 from loquent.models.ifmdm import (
     Appearance,
     Autoencoder,
@@ -14,6 +16,7 @@ from loquent.models.ifmdm import (
 )
 from loquent.models.ifmdm.decoder import identity_grid
 from loquent.models.ifmdm.drawing import FeatureTable, PortraitDrawer
+from loquent.models.ifmdm.weights import load_published_autoencoder
 
 TINY = get_autoencoder_preset("tiny")
 REFERENCE = Path(__file__).parents[1] / "benchmarks" / "reference" / "ifmdm.py"
@@ -70,6 +73,19 @@ def test_table_warps_as_grid_sample_does(reach):
     grid = identity_grid(16) + flow.permute(0, 2, 3, 1)
     expected = mask * F.grid_sample(features.expand(2, -1, -1, -1), grid, align_corners=False)
     torch.testing.assert_close(FeatureTable(features).warp(flow, mask), expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_drawn_pictures_are_the_recorded_ones():
+    fixture = read_fixture(Path(__file__).parent / "parity" / "ifmdm" / "generator.safetensors")
+    network = Autoencoder(autoencoder_config(fixture.config)).eval()
+    load_published_autoencoder(network, fixture.weights, "fixture")
+    drawer = PortraitDrawer(network)
+    for index, (source, motion) in enumerate(
+        zip(fixture.inputs["source"], fixture.outputs["motion_drive"], strict=True)
+    ):
+        drawn = drawer.draw(drawer.read(source[None]), motion[None])
+        torch.testing.assert_close(drawn[0], fixture.outputs["single"][index], rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

@@ -60,7 +60,7 @@ def _load(module: M, fixture: Fixture, table: Mapping[str, str | None]) -> M:
     return module.eval()
 
 
-def _autoencoder_config(recorded: Mapping[str, Any]) -> AutoencoderConfig:
+def autoencoder_config(recorded: Mapping[str, Any]) -> AutoencoderConfig:
     """A recording names widths at more resolutions than its network has."""
     size = recorded["size"]
     return AutoencoderConfig(
@@ -78,7 +78,7 @@ def _features(tensors: Mapping[str, Tensor]) -> list[Tensor]:
 
 
 def _encoder_net_app(fixture: Fixture) -> dict[str, Tensor]:
-    config = _autoencoder_config(fixture.config)
+    config = autoencoder_config(fixture.config)
     found = _load(AppearanceNetwork(config), fixture, appearance_names(config))(fixture.inputs["image"])
     return {"h": found.vector} | {f"feat_{level}": value for level, value in enumerate(found.features)}
 
@@ -95,7 +95,7 @@ def _direction(fixture: Fixture) -> dict[str, Tensor]:
 
 
 def _synthesis(fixture: Fixture) -> dict[str, Tensor]:
-    config, inputs = _autoencoder_config(fixture.config), fixture.inputs
+    config, inputs = autoencoder_config(fixture.config), fixture.inputs
     decoder = _load(Decoder(config), fixture, decoder_names(config))
     portrait = Appearance(inputs["wa"], _features(inputs))
     target, source, start = (inputs[f"alpha_{name}"] for name in ("target", "source", "start"))
@@ -130,7 +130,7 @@ def _to_rgb(fixture: Fixture) -> dict[str, Tensor]:
 
 
 def _generator(fixture: Fixture) -> dict[str, Tensor]:
-    network = Autoencoder(_autoencoder_config(fixture.config)).eval()
+    network = Autoencoder(autoencoder_config(fixture.config)).eval()
     load_published_autoencoder(network, fixture.weights, fixture.module)
     inputs = fixture.inputs
     portrait = network.encode(inputs["source"])
@@ -147,7 +147,7 @@ def _generator(fixture: Fixture) -> dict[str, Tensor]:
 
 
 def _discriminator(fixture: Fixture) -> dict[str, Tensor]:
-    network = Discriminator(_autoencoder_config(fixture.config)).eval()
+    network = Discriminator(autoencoder_config(fixture.config)).eval()
     load_published_discriminator(network, fixture.weights, fixture.module)
     image = fixture.inputs["image"]
     return {"logits": network(image), "logits_first2": network(image[:2])}
