@@ -115,14 +115,14 @@ def _start(picture: NDArray[np.uint8], seeds: NDArray[np.uint8], points: NDArray
     the head, and what it does not reach below the head.
     """
     lateral, above, _ = _head_coordinates(seeds.shape, points)
-    skull = np.hypot(lateral / 0.68, (above - 0.4) / 0.93) < 1
+    skull = np.hypot(lateral / 0.68, (above - 0.4) / 1.05) < 1
     plain = _plain_background(picture, seeds == cv2.GC_BGD, (seeds == cv2.GC_FGD) | skull)
     head = np.hypot(lateral / 1.6, (above - 0.25) / 1.8) < 1
     is_plain = plain.mean() > 0.1
     slope = 0.0 if is_plain else 0.35
     body = above < -1.0 - slope * np.minimum(np.abs(lateral), 1.5)
     mask = np.where(head | body, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    hair = np.hypot(lateral / 1.0, (above - 0.3) / 1.3) < 1  # the flood may have run into it: not sure there
+    hair = np.hypot(lateral / 1.15, (above - 0.3) / 1.65) < 1  # the flood may have run into it: not sure there
     background = (plain > 0) & ~hair
     mask[background] = cv2.GC_BGD
     if is_plain:

@@ -151,13 +151,16 @@ class MeshRenderer:
 
 
 def _pad_person(person: NDArray[np.uint8], margin: int, interocular_px: float) -> NDArray[np.uint8]:
-    """The person continued beyond the picture by reflection, and above it by a fringe of what is cut off."""
-    padded = cv2.copyMakeBorder(person, 0, margin, margin, margin, cv2.BORDER_REFLECT_101)
+    """The person continued beyond the picture's sides where its border cuts them: by their mirror image, above the
+    head by a short fringe."""
+    padded = cv2.copyMakeBorder(person, 0, margin, margin, margin, cv2.BORDER_REFLECT_101).astype(np.float32)
+    padded[:, :margin] *= padded[:, margin, 3][:, None, None] / 255
+    padded[:, -margin:] *= padded[:, -margin - 1, 3][:, None, None] / 255
+    padded[-margin:] *= padded[-margin - 1, :, 3][None, :, None] / 255
     padded = cv2.copyMakeBorder(padded, margin, 0, 0, 0, cv2.BORDER_REPLICATE)
     height = np.arange(margin, 0, -1, dtype=np.float32) / (0.12 * interocular_px)
-    fade = (1 - smoothstep(height))[:, None, None]
-    padded[:margin] = np.round(padded[:margin] * fade).astype(np.uint8)
-    return padded
+    padded[:margin] *= (1 - smoothstep(height))[:, None, None]
+    return np.round(padded).astype(np.uint8)
 
 
 def _scaled(
