@@ -1,6 +1,6 @@
 """How well the embedded detector and landmarker do on portraits that they never saw; the tables of docs/faces.md.
 
-    python benchmarks/face_accuracy.py PORTRAITS LABELS [--backend mediapipe] [--overlays FOLDER]
+    python benchmarks/face_accuracy.py PORTRAITS LABELS [--teacher face_landmarker.task] [--overlays FOLDER]
 
 PORTRAITS and LABELS (labels.npz) are the folder and the table of loquent.training.face_data; only the test split is
 read. Distances are in percent of the interocular distance (points 33 to 263) from the teacher's landmarks.
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from loquent.face import find_faces
 from loquent.face import topology as topo
-from loquent.training.face_data import load_portraits, sample_unit
+from loquent.training.face_data import FaceMaker, load_portraits, sample_unit
 from loquent.training.face_negatives import drawing, texture, wipe_face
-from loquent.training.face_warps import Sample
+from loquent.training.face_photometric import add_noise, blur, compress, cover, paint, put_on_glasses, recolour, relight
+from loquent.training.face_warps import Sample, rotate_head
 from loquent.types import Face, Photo
 
 SCENE_HEIGHT_PX, SCENE_WIDTH_PX = 720, 960
@@ -121,6 +122,56 @@ def measure_scenes(samples: list[Sample], backend: str) -> None:
     print(f"  together: found {hits} of {total} ({100 * hits / total:.2f} %), {extra} false faces beside them")
 
 
+def changed(sample: Sample, rng: np.random.Generator) -> dict[str, NDArray[np.uint8]]:
+    """The picture under other conditions, landmarks where they were."""
+    pixels = sample.pixels
+    other = np.asarray(cv2.resize(texture(64, rng), pixels.shape[1::-1]), np.uint8)
+    return {
+        "light from a side": relight(pixels, rng),
+        "other colours or grey": recolour(pixels, rng),
+        "blurred": blur(pixels, rng),
+        "noise": add_noise(pixels, rng),
+        "JPEG of low quality": compress(pixels, rng),
+        "painted or drawn": paint(pixels, rng),
+        "glasses drawn on": put_on_glasses(pixels, sample.landmarks, rng),
+        "partly covered": cover(pixels, other, rng),
+    }
+
+
+def measure_changed(samples: list[Sample], backend: str) -> None:
+    rng = np.random.default_rng(2)
+    errors: dict[str, list[tuple[float, float]]] = {}
+    for sample in samples:
+        for kind, pixels in changed(sample, rng).items():
+            face, _ = nearest(find_faces(Photo(pixels), backend), sample)
+            row = (distance(face, sample, GROUPS["all"]), distance(face, sample, FINE)) if face else (np.nan, np.nan)
+            errors.setdefault(kind, []).append(row)
+    print("changed portraits: found / all / lips+lids")
+    for kind, rows in errors.items():
+        table = 100 * np.array(rows)
+        mean = np.nanmean(table, axis=0)
+        print(f"  {kind:22s} {100 * np.isfinite(table[:, 0]).mean():.1f} / {mean[0]:.2f} / {mean[1]:.2f}")
+
+
+def measure_turned(samples: list[Sample], backend: str, teacher: Path) -> None:
+    """Against what the teacher says of the same warped picture."""
+    maker = FaceMaker(samples)
+    print("heads turned by a warp: found by us and by the teacher / all / lips+lids")
+    for yaw_deg in (0, 15, 30, 40, 50):
+        errors, found = [], [0, 0]
+        for index, sample in enumerate(samples):
+            yaw_rad = np.radians(yaw_deg) * (1 if index % 2 else -1)
+            turned = maker.crop(sample, rotate_head(sample.landmarks, 0.0, yaw_rad), np.random.default_rng(0))
+            photo = Photo(turned.pixels)
+            faces, taught = find_faces(photo, backend), find_faces(photo, "mediapipe", teacher)
+            found = [found[0] + bool(faces), found[1] + bool(taught)]
+            if faces and taught:
+                reference = Sample(turned.pixels, taught[0].landmarks)
+                errors.append([distance(faces[0], reference, GROUPS[name]) for name in ("all", "lips+lids")])
+        mean = 100 * np.mean(errors, axis=0)
+        print(f"  {yaw_deg}°: {found[0]} and {found[1]} of {len(samples)} / {mean[0]:.2f} / {mean[1]:.2f}")
+
+
 def measure_faceless(samples: list[Sample], backend: str, repeats: int) -> None:
     rng = np.random.default_rng(1)
     counts: dict[str, list[int]] = {}
@@ -178,6 +229,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take each n-th portrait only")
     parser.add_argument("--scenes-every", type=int, default=1, help="of these, put each n-th into scenes")
     parser.add_argument("--repeats", type=int, default=2, help="rounds of pictures without a face")
+    parser.add_argument("--teacher", type=Path, help="face_landmarker.task, to measure turned heads too")
     parser.add_argument("--overlays", type=Path, help="write enlarged pictures of 16 portraits here and stop")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
@@ -187,6 +239,9 @@ def main() -> None:
         return
     measure_portraits(samples, arguments.backend)
     measure_faceless(samples, arguments.backend, arguments.repeats)
+    measure_changed(samples[:: arguments.scenes_every], arguments.backend)
+    if arguments.teacher:
+        measure_turned(samples[:: 2 * arguments.scenes_every], arguments.backend, arguments.teacher)
     measure_scenes(samples[:: arguments.scenes_every], arguments.backend)
 
 

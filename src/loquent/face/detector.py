@@ -107,11 +107,12 @@ def _pyramid(photo: NDArray[np.uint8]) -> list[tuple[float, NDArray[np.uint8]]]:
     """
     height, width = photo.shape[:2]
     levels = []
-    scale = TOP_HEIGHT_PX / height
+    scale, source = TOP_HEIGHT_PX / height, photo
     while scale * max(height, width) >= MIN_FACE_PX:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        shrinks = scale < 1
-        small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        shrinks = size[1] < source.shape[0]
+        small = cv2.resize(source, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        source = small if not levels else source  # the smaller levels are made from the largest one
         right, bottom = (-size[0]) % STRIDE, (-size[1]) % STRIDE
         level = cv2.copyMakeBorder(small, PAD_PX, PAD_PX + bottom, PAD_PX, PAD_PX + right, cv2.BORDER_REPLICATE)
         levels.append((scale, np.asarray(level, np.uint8)))

@@ -102,9 +102,9 @@ class FaceMaker:
         kind = rng.random()
         first = self._pick(rng)
         if kind < 0.2:
-            return self._crop(first, first.landmarks, rng)
+            return self.crop(first, first.landmarks, rng)
         if kind < 0.65:
-            return self._crop(first, self._change(first.landmarks, rng), rng)
+            return self.crop(first, self._change(first.landmarks, rng), rng)
         return self._blend(first, self._pick(rng), rng)
 
     def _pick(self, rng: np.random.Generator) -> Sample:
@@ -120,7 +120,8 @@ class FaceMaker:
         wanted[:, :2] = (wanted[:, :2] - wanted[1, :2]) * stretch + wanted[1, :2]
         return wanted
 
-    def _crop(self, sample: Sample, wanted: NDArray[np.float32], rng: np.random.Generator) -> Sample:
+    def crop(self, sample: Sample, wanted: NDArray[np.float32], rng: np.random.Generator) -> Sample:
+        """A crop of CACHE_SIZE in which the sample's face has the `wanted` landmarks (478, 3, its own pixels)."""
         square = square_around(wanted, CACHE_MARGIN)
         photo_to_crop = np.asarray(cv2.invertAffineTransform(square.crop_to_photo(CACHE_SIZE)), np.float64)
         crop, opening = self.warper.warp(sample, wanted, photo_to_crop, CACHE_SIZE)
@@ -139,7 +140,7 @@ class FaceMaker:
         wanted = (first.landmarks + shape_part * (moved - first.landmarks)).astype(np.float32)
         if rng.random() < 0.5:
             wanted = self._change(wanted, rng)
-        crop = self._crop(first, wanted, rng)
+        crop = self.crop(first, wanted, rng)
         if looks_part == 0:
             return crop
         first_to_second = cv2.invertAffineTransform(to_first)
