@@ -135,7 +135,8 @@ def lay_photo(
         px_per_mm: scale of all of them.
     """
     unlit = photo.astype(np.float32) / light[..., None]
-    weight = cv2.erode(certainty, np.ones((3, 3), np.uint8))
+    inset = 2 * max(1, round(0.4 * px_per_mm)) + 1  # the rim of what is shown is mixed with lip and shadow
+    weight = cv2.erode(certainty, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (inset, inset)))
     mask = cv2.GaussianBlur(weight, (0, 0), max(0.6, 0.25 * px_per_mm))[..., None]
     alpha = painted[..., 3:]
     colour = painted[..., :3] / np.maximum(alpha, 1e-3)

@@ -188,13 +188,14 @@ def find_teeth(
     edge = _upper_edge(runs, lightness, core, px_per_mm, expected_edge_px)
     rows = np.arange(pixels.shape[0], dtype=np.float32)[:, None]
     is_upper = np.clip((edge + 0.8 * px_per_mm - rows) / max(1.0, 0.3 * px_per_mm) + 0.5, 0, 1)
-    upper = (certainty * is_upper).astype(np.float32)
-    sure = upper > 0.8
+    sure = certainty * is_upper > 0.8
+    row = cv2.morphologyEx(certainty, cv2.MORPH_CLOSE, _disc(0.9 * px_per_mm))  # with the gaps between teeth
+    upper = (row * is_upper).astype(np.float32)
     if sure.sum() < 12 * px_per_mm**2:
         return None
     level = float(np.median(lightness[sure]))
     dark = np.clip((0.55 * level - lightness) / (0.1 * level), 0, 1) * core
-    ended = dark * (np.maximum.accumulate(upper, axis=0) > 0.5)
+    ended = dark * (1 - upper) * (rows > edge - 1.0 * px_per_mm) * (np.maximum.accumulate(upper, axis=0) > 0.5)
     colour = np.median(pixels[sure], axis=0)
     return ShownTeeth(upper, ended.astype(np.float32), edge.astype(np.float32), colour)
 
