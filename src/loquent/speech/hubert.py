@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -52,7 +52,7 @@ class HubertConfig:
     position_groups: int = 16
 
     @staticmethod
-    def from_published(values: Mapping[str, object]) -> HubertConfig:
+    def from_published(values: Mapping[str, Any]) -> HubertConfig:
         """Sizes from the `config.json` of a transformers folder.
 
         Raises:
@@ -80,8 +80,11 @@ class HubertConfig:
             "num_conv_pos_embeddings": "position_kernel",
             "num_conv_pos_embedding_groups": "position_groups",
         }
-        sizes = {ours: values[name] for name, ours in names.items() if name in values}
-        return HubertConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()})  # type: ignore[arg-type]
+        return _config_from_json({ours: values[name] for name, ours in names.items() if name in values})
+
+
+def _config_from_json(values: Mapping[str, Any]) -> HubertConfig:
+    return HubertConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 class ConvLayer(nn.Module):
@@ -148,7 +151,7 @@ class Hubert(nn.Module):
         """
         try:
             values = json.loads((folder / _CONFIG).read_text())
-            config = HubertConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+            config = _config_from_json(values)
             state = load_file(folder / _WEIGHTS)
         except (OSError, SafetensorError, json.JSONDecodeError, TypeError) as error:
             raise WeightsError(f"{folder} holds no speech encoder ({error}); restore the folder") from error
