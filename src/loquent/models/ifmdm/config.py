@@ -106,8 +106,8 @@ class MotionConfig(_Saved):
 
 
 PUBLISHED = AutoencoderConfig()
-# Starter networks spend about a fifteenth of the published work on a frame. Above 8 pixels widths are multiples of 16, which
-# is what vector units take at once.
+# Starter renderers spend about a tenth of the published work on a frame. Widths are multiples of 16, which is what
+# vector units take at once.
 _STARTER = replace(
     PUBLISHED, size_px=256, style_dim=256, channels=(256, 256, 192, 128, 64, 32, 16), refine_dim=0, refine_layers=0
 )

@@ -156,7 +156,8 @@ class PreparedPortrait:
     """What the frames of a portrait share."""
 
     styles: Tensor  # (1, all modulated channels), without motion
-    tables: list[FeatureTable]  # of each level; the last one holds colours
+    tables: list[FeatureTable]  # of each level but the last
+    colours: Tensor  # (1, 3, size_px, size_px), the last level's before warping
 
 
 class PortraitDrawer:
@@ -178,6 +179,7 @@ class PortraitDrawer:
         self._start = decoder.start[None].contiguous(memory_format=_CHANNELS_LAST)
         self._first = _StyledConv(decoder.first)
         self._levels = [_Level(level) for level in levels]
+        self._grid = levels[-1].flow.grid
         self._double_kernel = blur_kernel(4.0).to(self._start).expand(3, 1, 4, 4).contiguous()
 
     @torch.no_grad()
@@ -188,10 +190,11 @@ class PortraitDrawer:
     @torch.no_grad()
     def prepare(self, appearance: Appearance) -> PreparedPortrait:
         """The portrait of an appearance of one picture."""
-        last = F.conv2d(appearance.features[-1], self._levels[-1].colour_weight[:, :, None, None])
-        maps = [*appearance.features[:-1], last]
-        styles = F.linear(appearance.vector, self._style_weight, self._style_bias)
-        return PreparedPortrait(styles, [FeatureTable(features) for features in maps])
+        return PreparedPortrait(
+            styles=F.linear(appearance.vector, self._style_weight, self._style_bias),
+            tables=[FeatureTable(features) for features in appearance.features[:-1]],
+            colours=_planes(appearance.features[-1], self._levels[-1].colour_weight).contiguous(),
+        )
 
     @torch.no_grad()
     def draw(self, portrait: PreparedPortrait, motion: Tensor, *, refine: bool = True) -> Tensor:
@@ -199,15 +202,15 @@ class PortraitDrawer:
         styles = iter((portrait.styles + motion @ self._motion_weight.T).split(self._style_dims, dim=1))
         x = self._first(self._start.expand(len(motion), -1, -1, -1), next(styles))
         raw = rgb = None
-        for level, table in zip(self._levels, portrait.tables, strict=True):
+        for level, table in zip(self._levels, [*portrait.tables, None], strict=True):
             x = level.conv(level.up(x, next(styles)), next(styles))
             flow = _planes(x, level.flow_weight * next(styles)[:, None]) + level.flow_bias
             raw = flow if raw is None else flow + self._double(raw)
-            mask = torch.sigmoid(raw[:, 2:])
-            warped = table.warp(torch.tanh(raw[:, :2]), mask)
-            if level.fill_weight is None:
-                colours = warped.contiguous()
+            offsets, mask = torch.tanh(raw[:, :2]), torch.sigmoid(raw[:, 2:])
+            if table is None or level.fill_weight is None:
+                colours = self._warp_colours(portrait.colours, offsets, mask)
             else:
+                warped = table.warp(offsets, mask)
                 colours = _planes(warped, level.colour_weight)
                 x = torch.addcmul(warped, _vectors(x, level.fill_weight * next(styles)[:, None]), 1 - mask)
             colours = F.leaky_relu_(colours + level.colour_bias, LEAK) + level.final_bias
@@ -215,6 +218,11 @@ class PortraitDrawer:
         block = self._network.decoder.refine
         assert rgb is not None  # a decoder has two levels or more
         return rgb if block is None or not refine else block(rgb)
+
+    def _warp_colours(self, colours: Tensor, offsets: Tensor, mask: Tensor) -> Tensor:
+        # For three channels a table would cost more to address than to read.
+        grid = self._grid + offsets.permute(0, 2, 3, 1)
+        return mask * F.grid_sample(colours.expand(len(mask), -1, -1, -1), grid, align_corners=False)
 
     def _double(self, x: Tensor) -> Tensor:
         return F.conv_transpose2d(x, self._double_kernel, stride=2, padding=1, groups=3)
