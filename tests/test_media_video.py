@@ -273,8 +273,10 @@ def test_an_existing_file_is_replaced_only_at_the_end(tmp_path):
 
 def test_ctrl_c_leaves_nothing(tmp_path):
     program = f"""
+import signal
 import numpy as np
 from loquent.media import VideoWriter
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs without it
 with VideoWriter({str(tmp_path / "v.mp4")!r}, (64, 48)) as writer:
     print("running", flush=True)
     while True:
@@ -282,11 +284,14 @@ with VideoWriter({str(tmp_path / "v.mp4")!r}, (64, 48)) as writer:
 """
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) != 0
-    process.stdout.close()
+    try:
+        process.stdout.readline()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) != 0
+    finally:
+        process.kill()
+        process.stdout.close()
     assert files_in(tmp_path) == []
 
 
