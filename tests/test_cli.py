@@ -267,7 +267,8 @@ def test_help_does_not_import_the_large_packages():
 
 
 SLOW_ANIMATE = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs without it
 sys.path.insert(0, {tests!r})
 import fakes, importlib, loquent.pipeline
 from dataclasses import replace
