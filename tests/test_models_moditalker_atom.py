@@ -19,7 +19,7 @@ from loquent.diffusion.stochastic import (
 )
 from loquent.errors import ControlsError, SpeechError, WeightsError
 from loquent.models.moditalker import AtomConfig, AtomDenoiser, AtomSampler, AtomSettings, get_atom_preset
-from loquent.models.moditalker.atom_sampling import holding, speech_windows
+from loquent.models.moditalker.atom_sampling import holding
 from loquent.models.moditalker.config import ATOM_PRESETS
 from loquent.models.moditalker.weights import atom_names, load_published_atom
 from loquent.training.moditalker_losses import atom_losses, latent_noise_loss
@@ -41,31 +41,6 @@ def speech(num_frames: int) -> torch.Tensor:
 def noise_source(num_frames: int = TINY.num_frames):
     random = torch.Generator().manual_seed(2)
     return lambda: torch.randn(num_frames, 204, generator=random)
-
-
-# Windows
-
-
-@pytest.mark.parametrize("num_frames", [1, 3, 8, 9, 12, 13, 14, 18, 19, 50])
-def test_windows_cover_every_frame_once(num_frames):
-    rows = torch.arange(num_frames, dtype=torch.float32)[:, None, None]
-    windows = list(speech_windows(rows.split(3), 8, 3))
-    covered: list[float] = []
-    for window in windows:
-        assert len(window.speech) == 8
-        values = window.speech[: window.num_real, 0, 0].tolist()
-        assert covered[len(covered) - window.num_known :] == values[: window.num_known]
-        covered += values[window.num_known :]
-    assert covered == list(range(num_frames))
-    assert [window.num_known for window in windows[:1]] == [0]
-    assert all(3 <= window.num_known < 8 for window in windows[1:])
-
-
-def test_a_short_recording_is_completed_with_its_last_frame():
-    (window,) = speech_windows([torch.tensor([1.0, 2.0])[:, None, None]], 8, 3)
-    assert window.speech.flatten().tolist() == [1, *[2] * 7]
-    assert (window.num_known, window.num_real) == (0, 2)
-    assert list(speech_windows([], 8, 3)) == []
 
 
 # Sampling

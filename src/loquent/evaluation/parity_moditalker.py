@@ -10,13 +10,44 @@ from typing import TYPE_CHECKING
 import torch
 
 from loquent.diffusion.gaussian import Schedule
-from loquent.diffusion.stochastic import cosine_betas, from_clean, stochastic_ddim, truncated_timesteps
+from loquent.diffusion.stochastic import (
+    cosine_betas,
+    from_clean,
+    from_noise,
+    root_linear_betas,
+    stochastic_ddim,
+    truncated_timesteps,
+)
 from loquent.models.moditalker import alignment, pictures
 from loquent.models.moditalker.atom import AtomDenoiser, guided
-from loquent.models.moditalker.config import AtomConfig, get_atom_preset
-from loquent.models.moditalker.weights import atom_names, load_published_atom
+from loquent.models.moditalker.autoencoder import TriplaneAutoencoder
+from loquent.models.moditalker.config import (
+    AtomConfig,
+    AutoencoderConfig,
+    UNetConfig,
+    get_atom_preset,
+    get_autoencoder_preset,
+    get_unet_preset,
+)
+from loquent.models.moditalker.discriminator import PatchDiscriminator
+from loquent.models.moditalker.unet import LatentUNet
+from loquent.models.moditalker.video_sampling import Conditions, LatentSampler, VideoSettings
+from loquent.models.moditalker.video_sampling import guided as guided_video
+from loquent.models.moditalker.weights import (
+    atom_names,
+    load_published_atom,
+    load_published_autoencoder,
+    load_published_discriminator,
+    load_published_unet,
+)
 from loquent.training.adan import Adan
-from loquent.training.moditalker_losses import atom_losses
+from loquent.training.moditalker_losses import (
+    Discriminators,
+    atom_losses,
+    autoencoder_losses,
+    discriminator_loss,
+    latent_noise_loss,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,6 +215,148 @@ def _preprocessing(fixture: Fixture) -> dict[str, Tensor]:
     }
 
 
+def _autoencoder(fixture: Fixture) -> dict[str, Tensor]:
+    sizes, inputs = fixture.config, fixture.inputs
+    network = TriplaneAutoencoder(
+        AutoencoderConfig(
+            size_px=sizes["resolution"],
+            num_frames=sizes["timesteps"],
+            channels=sizes["channels"],
+            num_layers=sizes["depth"],
+            num_heads=sizes["heads"],
+            head_dim=sizes["dim_head"],
+            pool_layers=sizes["pool_depth"],
+            pool_heads=sizes["pool_heads"],
+            pool_head_dim=sizes["channels"] // 8,
+            pool_mlp_dim=sizes["pool_mlp"],
+            latent_dim=sizes["embed_dim"],
+        )
+    ).eval()
+    load_published_autoencoder(network, fixture.weights, fixture.module)
+    latent = network.encode(inputs["video"])
+    return {
+        "latent": latent,
+        "sum_of_planes": network.volume(latent),
+        "reconstruction": _frames(network.decode(latent)),
+        "decoded_latent": _frames(network.decode(inputs["latent"])),
+    }
+
+
+def _frames(clips: Tensor) -> Tensor:
+    """(B, 3, T, H, W) to (B·T, 3, H, W)."""
+    return clips.transpose(1, 2).flatten(0, 1)
+
+
+def _adversarial_loss(fixture: Fixture) -> dict[str, Tensor]:
+    inputs, sizes = fixture.inputs, fixture.config
+    frames = PatchDiscriminator(2, sizes["ndf"], sizes["n_layers"]).eval()
+    clips = PatchDiscriminator(3, sizes["ndf"], sizes["n_layers"]).eval()
+    for network, prefix in ((frames, "discriminator_2d."), (clips, "discriminator_3d.")):
+        state = {name.removeprefix(prefix): value for name, value in fixture.weights.items() if name.startswith(prefix)}
+        load_published_discriminator(network, state, fixture.module)
+    both = Discriminators(frames, clips)
+    real, made, index = inputs["real"], inputs["reconstruction"], inputs["frame_index"]
+    before = autoencoder_losses(real, made, index, None, None)
+    after = autoencoder_losses(real, made, index, both, None)
+    return {
+        "generator_loss_before_start": torch.stack([*before.values()]).sum()[None],
+        "generator_loss": torch.stack([*after.values()]).sum()[None],
+        "discriminator_loss": discriminator_loss(real, made, index, both),
+        "logits_2d_frame0": frames(real[:, :, 0])[-1],
+        "logits_3d": clips(real)[-1],
+    }
+
+
+def _unet(fixture: Fixture) -> LatentUNet:
+    sizes = fixture.config
+    network = LatentUNet(
+        UNetConfig(
+            dim=sizes["model_channels"],
+            multipliers=tuple(sizes["channel_mult"]),
+            num_blocks=sizes["num_res_blocks"],
+            attention_levels=tuple(factor.bit_length() - 1 for factor in sizes["attention_resolutions"]),
+            num_heads=sizes["num_heads"],
+        )
+    ).eval()
+    load_published_unet(network, fixture.weights, fixture.module)
+    return network
+
+
+def _video_conditions(fixture: Fixture) -> Conditions:
+    inputs = fixture.inputs
+    landmark, pose = inputs["cond"].chunk(2, dim=1)
+    identity = inputs["identity"] if "identity" in inputs else inputs["identity_full"][..., :1024]
+    return Conditions(landmark, pose, identity)
+
+
+def _mtov_unet(fixture: Fixture) -> dict[str, Tensor]:
+    return {"eps": _unet(fixture)(fixture.inputs["x"], fixture.inputs["times"], *_video_conditions(fixture))}
+
+
+def _latent_betas(fixture: Fixture) -> Tensor:
+    sizes = fixture.config
+    return root_linear_betas(sizes["timesteps"], sizes["linear_start"], sizes["linear_end"])
+
+
+def _mtov_schedule(fixture: Fixture) -> dict[str, Tensor]:
+    betas = _latent_betas(fixture)
+    tables = _schedule_tables(betas)
+    bound = betas**2 / (2 * tables["posterior_variance"] * (1 - betas) * (1 - tables["alphas_cumprod"].double()))
+    bound[0] = bound[1]
+    return {
+        **tables,
+        "lvlb_weights": bound,
+        "ddim_times_descending_100": _with_end(truncated_timesteps(100, len(betas))),
+    }
+
+
+def _mtov_training_loss(fixture: Fixture) -> dict[str, Tensor]:
+    network, inputs = _unet(fixture), fixture.inputs
+    conditions = _video_conditions(fixture)
+    schedule = Schedule.full(_latent_betas(fixture))
+    seen: dict[str, Tensor] = {}
+
+    def predict(x: Tensor, timestep: Tensor) -> Tensor:
+        seen["x_noisy"], seen["eps"] = x, network(x, timestep, *conditions)
+        return seen["eps"]
+
+    loss = latent_noise_loss(predict, schedule, inputs["z"], inputs["noise"], inputs["times"])
+    return {"loss": loss, **seen}
+
+
+def _mtov_sampling(fixture: Fixture) -> dict[str, Tensor]:
+    sizes, inputs = fixture.config, fixture.inputs
+    network = guided_video(_unet(fixture), _video_conditions(fixture), scale=1)
+    whole = LatentSampler(VideoSettings(steps=sizes["steps"], eta=sizes["eta"]))
+    noise = iter(inputs["noise"])
+    walk = stochastic_ddim(from_noise(network, whole.schedule), next(noise), whole.schedule, lambda: next(noise))
+    states = list(walk)
+    part = LatentSampler(VideoSettings(steps=sizes["steps_noised_start"], eta=sizes["eta"], strength=sizes["ratio"]))
+    step_noise = iter(inputs["noise_noised_start"])
+    start = part.start(inputs["identity_full"], next(step_noise))
+    return {
+        "times": whole.schedule.timesteps.flip(0),
+        "x0_first_step": states[0].clean,
+        "final": states[-1].x,
+        "times_noised_start": part.schedule.timesteps.flip(0),
+        "x_start_noised": start,
+        "final_noised_start": part.sample(network, start, lambda: next(step_noise)),
+    }
+
+
+def _load_autoencoder_keys(state: dict[str, Tensor]) -> None:
+    with torch.device("meta"):
+        load_published_autoencoder(TriplaneAutoencoder(get_autoencoder_preset("published")), state, "key list")
+
+
+def _load_unet_keys(preset: str) -> Callable[[dict[str, Tensor]], None]:
+    def load(state: dict[str, Tensor]) -> None:
+        with torch.device("meta"):
+            load_published_unet(LatentUNet(get_unet_preset(preset)), state, "key list")
+
+    return load
+
+
 def _load_atom_keys(state: dict[str, Tensor]) -> None:
     with torch.device("meta"):
         load_published_atom(AtomDenoiser(get_atom_preset("published")), state, "key list")
@@ -197,9 +370,20 @@ EVALUATORS: dict[str, Callable[[Fixture], dict[str, Tensor]]] = {
     "adan": _adan,
     "landmark_alignment": _landmark_alignment,
     "mtov_preprocessing": _preprocessing,
+    "triplane_autoencoder": _autoencoder,
+    "landmark_autoencoder": _autoencoder,
+    "triplane_adversarial_loss": _adversarial_loss,
+    "mtov_unet": _mtov_unet,
+    "mtov_schedule": _mtov_schedule,
+    "mtov_training_loss": _mtov_training_loss,
+    "mtov_sampling": _mtov_sampling,
 }
 KEY_LOADERS: dict[str, Callable[[dict[str, Tensor]], None]] = {
     "atom_denoiser": _load_atom_keys,
+    "triplane_autoencoder": _load_autoencoder_keys,
+    "landmark_autoencoder": _load_autoencoder_keys,
+    "mtov_unet": _load_unet_keys("published"),
+    "mtov_unet_longvid": _load_unet_keys("published-longvid"),
 }
 # The published tables are made in float32, and these three divide by 1 − bar(alpha), which is 4e-5 at the first timestep.
 # Only ancestral sampling reads them, which AToM does not do.

@@ -5,19 +5,20 @@ estimate of the clean motion is blended with what is already there, all the way 
 over the last `overlap` frames. So a window grows out of the one before, and the joint is no cut but a fade between two
 takes that agree. The reference landmarks are the portrait's throughout: nothing can drift.
 
-Shape letters: N frames of a window, V speech vectors of a frame, A speech channels, K frames already known.
+Shape letters: N frames of a window, V speech vectors of a frame, A speech channels, K frames already
+known.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
 from loquent.diffusion.gaussian import Schedule, last_sample
 from loquent.diffusion.stochastic import cosine_betas, from_clean, stochastic_ddim, truncated_timesteps
+from loquent.diffusion.takes import full_windows, join_takes, keep_known
 from loquent.errors import ControlsError, SpeechError
 from loquent.models.moditalker.atom import guided
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from loquent.diffusion.stochastic import Network
+    from loquent.diffusion.takes import Window
     from loquent.models.moditalker.atom import AtomDenoiser
 
 
@@ -38,38 +40,6 @@ class AtomSettings:
     eta: float = 1.0
     guidance: float = 2.0
     overlap: int = 25  # frames that fade from one window to the next; ours
-
-
-class SpeechWindow(NamedTuple):
-    """Speech of one window and where it lies."""
-
-    speech: Tensor  # (N, V, A)
-    num_known: int  # frames at its start that windows before it cover
-    num_real: int  # frames of the recording; only a recording shorter than a window has fewer than N
-
-
-def speech_windows(blocks: Iterable[Tensor], num_frames: int, overlap: int) -> Iterator[SpeechWindow]:
-    """Cuts a stream of speech vectors (t, V, A) into windows.
-
-    The last window ends with the recording and shares more frames than others, so that no silence has to be made up. A
-    recording shorter than a window is completed with its last frame.
-    """
-    stride = num_frames - overlap
-    blocks = iter(blocks)
-    held = next(blocks, torch.empty(0))
-    num_known = 0
-    for block in itertools.chain([held[:0]], blocks):
-        held = torch.cat([held, block])
-        while len(held) >= num_frames + stride:
-            yield SpeechWindow(held[:num_frames], num_known, num_frames)
-            held, num_known = held[stride:], overlap
-    if 0 < len(held) < num_frames:  # can only be the first
-        padding = held[-1:].expand(num_frames - len(held), -1, -1)
-        yield SpeechWindow(torch.cat([held, padding]), 0, len(held))
-    elif len(held):
-        yield SpeechWindow(held[:num_frames], num_known, num_frames)
-        if num_new := len(held) - num_frames:
-            yield SpeechWindow(held[-num_frames:], num_frames - num_new, num_frames)
 
 
 class AtomSampler:
@@ -108,27 +78,23 @@ class AtomSampler:
             SpeechError: the vectors have another shape.
         """
         config, overlap = self.network.config, self.settings.overlap
-        known: Tensor | None = None  # the last N frames sampled, the last `overlap` of them not yet handed out
-        for window in speech_windows(speech, config.num_frames, overlap):
-            _check_speech(window.speech, (config.num_frames, config.vectors_per_frame, config.audio_dim))
-            motion = self._sample_window(window, known, landmark, draw_noise)
-            start = 0 if known is None else window.num_known - overlap
-            if window.num_real - overlap > start:
-                yield landmark + motion[start : window.num_real - overlap]
-            known = motion[: window.num_real]
-        if known is not None:
-            yield landmark + known[-overlap:]
+        wanted = (config.num_frames, config.vectors_per_frame, config.audio_dim)
+
+        def make_take(window: Window, known: Tensor | None) -> Tensor:
+            _check_speech(window.rows, wanted)
+            return self._sample_window(window.rows.to(landmark), known, landmark, draw_noise)
+
+        for motion in join_takes(full_windows(speech, config.num_frames, overlap), make_take, overlap):
+            yield landmark + motion
 
     def _sample_window(
-        self, window: SpeechWindow, known: Tensor | None, landmark: Tensor, draw_noise: Callable[[], Tensor]
+        self, speech: Tensor, known: Tensor | None, landmark: Tensor, draw_noise: Callable[[], Tensor]
     ) -> Tensor:
         """Residual motion of a window, (N, 204)."""
         settings = self.settings
-        network: Network = guided(
-            self.network, window.speech[None].to(landmark), landmark[None], scale=settings.guidance
-        )
+        network: Network = guided(self.network, speech[None], landmark[None], scale=settings.guidance)
         if known is not None:
-            network = holding(network, known[-window.num_known :], settings.overlap)
+            network = holding(network, known, settings.overlap)
 
         def draw() -> Tensor:
             return draw_noise()[None].to(landmark)
@@ -138,19 +104,8 @@ class AtomSampler:
 
 
 def holding(network: Network, known: Tensor, fade: int) -> Network:
-    """A predictor of clean motion whose first K frames stay with `known` (K, 204), less and less over the last `fade`.
-
-    The first of the fading frames is still wholly known, and the first after them wholly new.
-    """
-    weight = torch.ones(len(known), 1, device=known.device, dtype=known.dtype)
-    weight[-fade:, 0] = 1 - torch.arange(fade, device=known.device, dtype=known.dtype) / fade
-
-    def predict(x: Tensor, timestep: Tensor) -> Tensor:
-        clean = network(x, timestep)
-        held = torch.lerp(clean[:, : len(known)], known, weight)
-        return torch.cat([held, clean[:, len(known) :]], dim=1)
-
-    return predict
+    """A predictor of clean motion (1, N, 204) that keeps `known` (K, 204) as `takes.keep_known` does."""
+    return lambda x, timestep: keep_known(network(x, timestep)[0], known, fade)[None]
 
 
 def _check_speech(speech: Tensor, wanted: tuple[int, int, int]) -> None:

@@ -33,6 +33,75 @@ class AtomConfig(SavedConfig):
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig(SavedConfig):
+    """The autoencoders of MToV, of pictures and of dot pictures. The defaults are the published networks.
+
+    Raises:
+        WeightsError: the numbers do not fit together.
+    """
+
+    size_px: int = 256
+    num_frames: int = 16
+    patch_px: int = 8
+    channels: int = 384
+    num_layers: int = 8  # of the encoder, and again of the decoder
+    num_heads: int = 8
+    head_dim: int = 64
+    pool_layers: int = 4
+    pool_heads: int = 4
+    pool_head_dim: int = 48
+    pool_mlp_dim: int = 512
+    latent_dim: int = 4
+
+    def __post_init__(self) -> None:
+        if self.size_px % self.patch_px:
+            raise WeightsError(f"size_px is {self.size_px}; it must be a multiple of patch_px ({self.patch_px})")
+        if self.head_dim % 4:
+            raise WeightsError(f"head_dim is {self.head_dim}; it must be a multiple of 4, for positions")
+
+    @property
+    def side(self) -> int:
+        """Patches along a side of a picture."""
+        return self.size_px // self.patch_px
+
+    @property
+    def latent_length(self) -> int:
+        """Positions of the three planes."""
+        return self.side * self.side + 2 * self.num_frames * self.side
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig(SavedConfig):
+    """The latent denoiser of MToV. The defaults are the published network.
+
+    Raises:
+        WeightsError: the numbers do not fit together.
+    """
+
+    latent_dim: int = 4  # as the autoencoders'
+    side: int = 32  # as the autoencoders'
+    num_frames: int = 16  # as the autoencoders'
+    dim: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)  # of the width, level by level; each level halves the planes
+    num_blocks: int = 2  # of a level
+    attention_levels: tuple[int, ...] = (0, 1, 2)
+    num_heads: int = 8
+    condition_dropout: float = (
+        0.0  # share of samples trained without conditions; 0, as published: guidance is impossible
+    )
+
+    def __post_init__(self) -> None:
+        if self.dim % 32 or self.dim % self.num_heads:
+            raise WeightsError(f"dim is {self.dim}; it must be a multiple of 32 and of num_heads ({self.num_heads})")
+        smallest = 2 ** (len(self.multipliers) - 1)
+        if self.side % smallest or self.num_frames % smallest:
+            raise WeightsError(
+                f"planes of {self.num_frames} frames and side {self.side} cannot be halved {len(self.multipliers) - 1} "
+                f"times; give multiples of {smallest} or fewer multipliers"
+            )
+
+
 ATOM = AtomConfig()
 ATOM_PRESETS = {
     "published": ATOM,
@@ -43,6 +112,84 @@ ATOM_PRESETS = {
         num_frames=8, audio_dim=6, hidden_dim=16, feedforward_dim=24, num_layers=2, num_encoder_layers=1, num_heads=2
     ),
 }
+
+AUTOENCODER = AutoencoderConfig()
+AUTOENCODER_PRESETS = {
+    "published": AUTOENCODER,
+    # A fourth of the tokens, so that a clip takes seconds on a CPU; eight latent channels keep as many numbers.
+    "starter": replace(
+        AUTOENCODER,
+        patch_px=16,
+        channels=192,
+        num_layers=4,
+        num_heads=6,
+        head_dim=32,
+        pool_layers=2,
+        pool_head_dim=24,
+        pool_mlp_dim=256,
+        latent_dim=8,
+    ),
+    "tiny": AutoencoderConfig(
+        size_px=16,
+        num_frames=4,
+        patch_px=4,
+        channels=16,
+        num_layers=1,
+        num_heads=2,
+        head_dim=8,
+        pool_layers=2,
+        pool_heads=2,
+        pool_head_dim=4,
+        pool_mlp_dim=16,
+        latent_dim=2,
+    ),
+}
+
+UNET = UNetConfig()
+UNET_PRESETS = {
+    "published": UNET,
+    "published-longvid": replace(UNET, dim=256),
+    "starter": replace(
+        UNET,
+        latent_dim=8,
+        side=16,
+        dim=64,
+        multipliers=(1, 2, 4),
+        num_blocks=1,
+        attention_levels=(1, 2),
+        num_heads=4,
+        condition_dropout=0.1,
+    ),
+    "tiny": UNetConfig(
+        latent_dim=2,
+        side=4,
+        num_frames=4,
+        dim=32,
+        multipliers=(1, 1),
+        num_blocks=1,
+        attention_levels=(1,),
+        num_heads=2,
+        condition_dropout=0.1,
+    ),
+}
+
+
+def get_autoencoder_preset(name: str) -> AutoencoderConfig:
+    """The configuration of MToV's autoencoders called `name`.
+
+    Raises:
+        WeightsError: there is none; the message names the nearest.
+    """
+    return pick_preset(AUTOENCODER_PRESETS, name)
+
+
+def get_unet_preset(name: str) -> UNetConfig:
+    """The configuration of MToV's denoiser called `name`.
+
+    Raises:
+        WeightsError: there is none; the message names the nearest.
+    """
+    return pick_preset(UNET_PRESETS, name)
 
 
 def get_atom_preset(name: str) -> AtomConfig:
