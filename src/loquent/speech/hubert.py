@@ -84,7 +84,8 @@ class HubertConfig:
 
 
 def _config_from_json(values: Mapping[str, Any]) -> HubertConfig:
-    return HubertConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    sizes: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return HubertConfig(**sizes)
 
 
 class ConvLayer(nn.Module):

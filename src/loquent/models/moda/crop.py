@@ -121,7 +121,7 @@ def cut(photo: NDArray[np.uint8], square: CropGeometry) -> NDArray[np.uint8]:
 def network_input(crop: NDArray[np.uint8], size: int = 256) -> NDArray[np.float32]:
     """A crop (S, S, 3) averaged down to `size`, in [0, 1], (3, size, size)."""
     small = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(small.transpose(2, 0, 1), dtype=np.float32) / 255
+    return np.ascontiguousarray(np.asarray(small, np.float32).transpose(2, 0, 1) / np.float32(255))
 
 
 def paste_mask(size: int = 512) -> NDArray[np.float32]:

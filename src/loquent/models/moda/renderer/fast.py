@@ -32,6 +32,9 @@ from loquent.models.moda.renderer.warping import Warped, WarpingNetwork
 from loquent.models.moda.renderer.winograd import WinogradConv2d, winograd_pays
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import EllipsisType
+
     from torch import Tensor
 
     from loquent.models.moda.renderer.decoder import Spade, SpadeBlock
@@ -122,9 +125,16 @@ def _modulation(norm: Spade) -> tuple[Tensor, Tensor]:
     return torch.cat([norm.gamma.weight, norm.beta.weight]), torch.cat([norm.gamma.bias + 1, norm.beta.bias])
 
 
+def _joined_shared(norms: Sequence[Spade]) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the first convolutions of several norms, which read the same map."""
+    weight = torch.cat([norm.shared.weight for norm in norms])
+    return weight, torch.cat([norm.shared.bias for norm in norms if norm.shared.bias is not None])
+
+
 def _conv2d(weight: Tensor, bias: Tensor | None, padding: int = 1) -> nn.Module:
+    channels_out, channels_in, *kernel = weight.shape
     conv = nn.Conv2d(
-        weight.shape[1], weight.shape[0], weight.shape[2:], padding=padding, bias=bias is not None, device="meta"
+        channels_in, channels_out, (kernel[0], kernel[1]), padding=padding, bias=bias is not None, device="meta"
     )
     conv.weight = nn.Parameter(weight.contiguous(memory_format=_LAYOUT_2D), requires_grad=False)
     if bias is not None:
@@ -154,7 +164,7 @@ class FastMiddleBlock(nn.Module):
     def __init__(self, block: SpadeBlock) -> None:
         super().__init__()
         norms = (block.norm0, block.norm1)
-        self.shared = _conv2d(*(torch.cat([getattr(n.shared, name) for n in norms]) for name in ("weight", "bias")))
+        self.shared = _conv2d(*_joined_shared(norms))
         self.norm0, self.norm1 = (_Modulated(n) for n in norms)
         self.conv0, self.conv1 = _accelerated(block.conv0), _accelerated(block.conv1)
 
@@ -175,8 +185,7 @@ class FastUpBlock(nn.Module):
         super().__init__()
         self.factor = factor
         norms = (block.norm_shortcut, block.norm0, block.norm1)
-        shared = (torch.cat([getattr(n.shared, name) for n in norms]) for name in ("weight", "bias"))
-        self.shared = WindowConv(*shared, factor)
+        self.shared = WindowConv(*_joined_shared(norms), factor)
         shortcut = block.conv_shortcut.weight.detach()  # (C_out, C_in, 1, 1)
         self.shortcut = _conv2d(shortcut, None, padding=0)
         self.width_out, self.width = shortcut.shape[:2]
@@ -218,7 +227,9 @@ class FastUpBlock(nn.Module):
         batch, _, height, width = small.shape
         return small.new_empty(batch, channels, 2 * height, 2 * width).contiguous(memory_format=_LAYOUT_2D)
 
-    def _places(self, index: int, x: Tensor, shared: Tensor, *, enlarged: bool = False):
+    def _places(
+        self, index: int, x: Tensor, shared: Tensor, *, enlarged: bool = False
+    ) -> Iterator[tuple[EllipsisType | tuple[EllipsisType | slice, ...], Tensor, Tensor]]:
         """Index of places in the result, x there, and the modulation's values there.
 
         `enlarged` says that x is at the size of the result already.
@@ -397,7 +408,8 @@ class FastWarping(nn.Module):
         dense = network.dense_motion
         self.compress = fold_norm(dense.compress)
         self.hourglass = FastHourglass(dense)
-        self.mask = SpectralConv3d(dense.mask)
+        # On other devices a direct convolution of this size is well served.
+        self.mask = SpectralConv3d(dense.mask) if dense.mask.weight.device.type == "cpu" else dense.mask
         self.occlusion = dense.occlusion
         self.flatten = fold_norm(network.flatten)
         self.mix = network.mix
@@ -427,8 +439,8 @@ class FastWarping(nn.Module):
     def _occlusion(self, features: Tensor) -> Tensor:
         """7x7 convolution to one channel, as a product with every tap and a sum of shifted maps: (T, 1, H, W)."""
         weight, bias = self.occlusion.weight, self.occlusion.bias
-        kernel = weight.shape[2:]
-        taps = weight[0].flip(1, 2).flatten(1).T  # (49, C·D)
+        size = self.occlusion.kernel_size[0]
+        taps = weight[0].flip(1, 2).flatten(1).T  # (49, C·D); the sum below reads them backwards
         maps = features.flatten(1, 2).flatten(2)  # (T, C·D, H·W)
-        summed = F.fold(taps @ maps, features.shape[-2:], kernel, padding=self.occlusion.padding)
+        summed = F.fold(taps @ maps, features.shape[-2:], size, padding=size // 2)
         return (summed + bias).sigmoid_() if bias is not None else summed.sigmoid_()

@@ -83,7 +83,8 @@ class WinogradConv2d(nn.Module):
 def _pack(weight: Tensor, x: Tensor) -> Tensor:
     """The grouped 1x1 weights in the order that oneDNN reads them in; otherwise it would sort them on every call."""
     ones, zeros = [1, 1], [0, 0]
-    return torch._C._nn.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), zeros, ones, ones, _POINTS, list(x.shape))
+    reorder = torch._C._nn.mkldnn_reorder_conv2d_weight  # type: ignore[attr-defined]
+    return reorder(weight.to_mkldnn(), zeros, ones, ones, _POINTS, list(x.shape))
 
 
 def _packed_conv(x: Tensor, weight: Tensor) -> Tensor:
