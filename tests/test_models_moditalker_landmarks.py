@@ -6,6 +6,7 @@ import torch
 
 from loquent.errors import MotionError
 from loquent.face import topology
+from loquent.models.moditalker import get_atom_preset
 from loquent.models.moditalker import landmarks as lm
 from loquent.models.moditalker.alignment import align_published, fit_template, five_points, rotation_matrices
 from loquent.models.moditalker.pictures import dots_to_clip, draw_dots, hide_lower_face, to_clip, to_square
@@ -62,10 +63,21 @@ def test_channels_part_the_vector():
 
 def test_vectors_and_back(shape):
     canonical = lm.canonical_of_photo(shape)
-    vector = lm.to_vector(canonical)
+    vector = lm.to_vector(canonical, 10)
     assert vector.shape == (204,)
-    np.testing.assert_allclose(lm.from_vector(vector), canonical, atol=1e-6)
-    assert np.abs(lm.to_vector(lm.mean_face())).max() == 0
+    np.testing.assert_allclose(lm.from_vector(vector, 10), canonical, atol=1e-6)
+    assert np.abs(lm.to_vector(lm.mean_face(), 10)).max() == 0
+
+
+def test_the_starters_scale_holds_an_open_mouth(shape):
+    shut, wide = (lm.canonical_of_expression(shape, open_mouth(amount)) for amount in (0, 0.7))
+    motion = {
+        name: lm.to_vector(wide, get_atom_preset(name).vector_scale)
+        - lm.to_vector(shut, get_atom_preset(name).vector_scale)
+        for name in ("starter", "published")
+    }
+    assert 0.8 < np.abs(motion["starter"]).max() < 1
+    assert np.abs(motion["published"]).max() > 2
 
 
 def test_posed_landmarks_are_the_faces_own(shape):

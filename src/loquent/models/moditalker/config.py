@@ -25,6 +25,7 @@ class AtomConfig(SavedConfig):
     num_encoder_layers: int = 2
     num_heads: int = 8
     dropout: float = 0.1
+    vector_scale: float = 10.0  # of landmark vectors, to a decimetre; see `landmarks`
 
     def __post_init__(self) -> None:
         if self.hidden_dim % self.num_heads or self.hidden_dim % 2:
@@ -106,7 +107,14 @@ ATOM = AtomConfig()
 ATOM_PRESETS = {
     "published": ATOM,
     "starter": replace(
-        ATOM, num_frames=100, audio_dim=256, hidden_dim=192, feedforward_dim=384, num_layers=4, num_heads=4
+        ATOM,
+        num_frames=100,
+        audio_dim=256,
+        hidden_dim=192,
+        feedforward_dim=384,
+        num_layers=4,
+        num_heads=4,
+        vector_scale=4.0,  # a jaw open as far as the ARKit weight 0.7 says
     ),
     "tiny": AtomConfig(
         num_frames=8, audio_dim=6, hidden_dim=16, feedforward_dim=24, num_layers=2, num_encoder_layers=1, num_heads=2

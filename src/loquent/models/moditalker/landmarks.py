@@ -2,7 +2,9 @@
 
 - *canonical*: head upright, facing the viewer; x to the picture's right, **y up, z towards the camera**, decimetres.
   The published networks know no other frame.
-- *vector*: 204 numbers, ten times the canonical offset from the mean face; motion is a difference of vectors.
+- *vector*: 204 numbers, the canonical offset from the mean face times a scale; motion is a difference of vectors, which
+  the sampler limits to [−1, 1]. The published scale of 10 lets a landmark move a centimetre: a jaw that opens further
+  is cut off. `AtomConfig.vector_scale` says what weights were trained with.
 - *posed*: photo pixels, x right, y down.
 
 Shape letters: T frames.
@@ -28,9 +30,9 @@ NUM_LANDMARKS = 68
 VECTOR_DIM = 3 * NUM_LANDMARKS
 
 # Our 478 points that stand for the usual 68. All but the jaw line lie on the features the 68 name; the jaw line is the
-# face oval's, whose ends are at eye height.
+# face oval's at even distances, whose ends are at eye height.
 FROM_478 = (
-    *(127, 234, 132, 58, 172, 150, 176, 148, 152, 377, 400, 379, 397, 288, 361, 454, 356),  # 0-16 jaw line
+    *(127, 234, 132, 58, 172, 136, 149, 176, 152, 400, 378, 365, 397, 288, 361, 454, 356),  # 0-16 jaw line
     *(70, 63, 105, 66, 107),  # 17-21 brow on the picture's left, inwards
     *(336, 296, 334, 293, 300),  # 22-26 brow on the picture's right, outwards
     *(168, 197, 5, 1),  # 27-30 bridge of the nose, down to the tip
@@ -53,7 +55,6 @@ def _channels(landmarks: list[int]) -> list[int]:
 LIP_CHANNELS = _channels([*JAW, *MOUTH])  # what speech moves
 OTHER_CHANNELS = _channels([*OTHERS])
 
-_VECTOR_SCALE = 10.0
 _INTEROCULAR_DM = 0.89  # between the outer corners of the eyes of the mean face
 _TO_CANONICAL = _INTEROCULAR_DM * np.array([1.0, -1.0, -1.0])  # of head coordinates, see `motion.face_model`
 
@@ -127,13 +128,13 @@ def posed(shape: FaceShape, canonical: NDArray, rotation: NDArray, translation: 
     return shape.to_photo(canonical / _TO_CANONICAL, rotation, translation)
 
 
-def to_vector(canonical: NDArray) -> NDArray[np.float32]:
+def to_vector(canonical: NDArray, scale: float) -> NDArray[np.float32]:
     """Landmark vectors (..., 204), x y z of landmark 0 first, of canonical landmarks (..., 68, 3)."""
-    offset = _VECTOR_SCALE * (canonical - mean_face())
+    offset = scale * (canonical - mean_face())
     return offset.reshape(*offset.shape[:-2], VECTOR_DIM).astype(np.float32)
 
 
-def from_vector(vector: NDArray) -> NDArray[np.float64]:
-    """Canonical landmarks (..., 68, 3) of landmark vectors (..., 204): vector / 10 + mean face."""
+def from_vector(vector: NDArray, scale: float) -> NDArray[np.float64]:
+    """Canonical landmarks (..., 68, 3) of landmark vectors (..., 204): vector / scale + mean face."""
     vector = np.asarray(vector, np.float64)
-    return vector.reshape(*vector.shape[:-1], NUM_LANDMARKS, 3) / _VECTOR_SCALE + mean_face()
+    return vector.reshape(*vector.shape[:-1], NUM_LANDMARKS, 3) / scale + mean_face()
