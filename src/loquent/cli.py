@@ -301,10 +301,12 @@ def evaluate(
 
     if (text is None) == (text_file is None):
         raise LoquentError("evaluate wants the words that are said, as --text or as --text-file, and one of the two")
-    try:
-        words = text if text_file is None else text_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LoquentError(f"{text_file}: cannot be read as text ({error})") from error
+    words = text or ""
+    if text_file is not None:
+        try:
+            words = text_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise LoquentError(f"{text_file}: cannot be read as text ({error})") from error
     print(table({video.stem: evaluate_video(video, words, face_model) for video in videos}))
 
 

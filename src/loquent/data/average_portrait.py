@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loquent.face.topology import EYELIDS, FACE_OVAL, LIPS, NOSE_TIP
+from loquent.media.image import read_image
 from loquent.render.fields import ThinPlate
 
 ANCHORS = (*FACE_OVAL, *LIPS[::2], *EYELIDS[::2], NOSE_TIP, 4, 5, 6, 98, 327, 105, 334, 66, 296, 50, 280)
@@ -46,7 +47,8 @@ def warp_to_shape(picture: NDArray, points: NDArray, shape: NDArray, size_px: in
     coarse = source.reshape(97, 97, 2).astype(np.float32)
     at = np.mgrid[0:size_px, 0:size_px][::-1].astype(np.float32) * (96 / (size_px - 1))
     dense = cv2.remap(coarse, at[0], at[1], cv2.INTER_LINEAR)
-    return cv2.remap(picture, dense, None, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT_101).astype(np.float32)
+    maps = np.ascontiguousarray(dense[..., 0]), np.ascontiguousarray(dense[..., 1])
+    return cv2.remap(picture, *maps, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT_101).astype(np.float32)
 
 
 def pyramid(picture: NDArray) -> list[NDArray]:
@@ -140,7 +142,7 @@ def main() -> None:
     index = {name: k for k, name in enumerate(table["ids"])}
     pictures, landmarks = [], []
     for name in args.faces:
-        picture = cv2.imread(str(args.portraits / f"{name}.jpg"))[..., ::-1]
+        picture = read_image(args.portraits / f"{name}.jpg").pixels
         pictures.append(picture[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX])
         landmarks.append(table["landmarks"][index[name]] - (BORDER_PX, BORDER_PX, 0))
     result = average_portrait(

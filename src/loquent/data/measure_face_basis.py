@@ -193,6 +193,7 @@ def nearest_seen(seen: NDArray, parts: NDArray, points_px: NDArray) -> NDArray:
     skin = np.isin(np.where(seen >= 0, parts[np.maximum(seen, 0)], -1), (FACE, HEAD))
     _, labels = cv2.distanceTransformWithLabels((~skin).astype(np.uint8), cv2.DIST_L2, 5,
                                                 labelType=cv2.DIST_LABEL_PIXEL)  # fmt: skip
+    labels = labels.astype(np.int64)
     triangle_of_label = np.zeros(labels.max() + 1, np.int64)
     triangle_of_label[labels[skin]] = seen[skin]
     x, y = np.clip(np.round(points_px).astype(int), 0, SIZE_PX - 1).T

@@ -39,6 +39,6 @@ def landmarks_of_frames(
             if not found:
                 yield None
                 continue
-            size = np.float32([frame.shape[1], frame.shape[0], frame.shape[1]])
+            size = np.array([frame.shape[1], frame.shape[0], frame.shape[1]], np.float32)
             points = np.array([(point.x, point.y, point.z) for point in found[0]], np.float32)
-            yield points * size - np.float32([0.5, 0.5, 0])
+            yield points * size - np.array([0.5, 0.5, 0], np.float32)

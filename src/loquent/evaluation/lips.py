@@ -146,7 +146,7 @@ def track_video(video: Path, model: Path | None = None) -> LipTrack:
     seen = [index for index, landmarks in enumerate(found) if landmarks is not None]
     if len(seen) < 0.9 * len(found) or not seen:
         raise LoquentError(f"{video}: a face was found in {len(seen)} of {len(found)} frames; nine in ten are needed")
-    stacked = np.stack([found[index] for index in seen])
+    stacked = np.stack([landmarks for landmarks in found if landmarks is not None])
     flat = stacked.reshape(len(seen), -1)
     filled = np.stack([np.interp(np.arange(len(found)), seen, column) for column in flat.T], axis=1)
     return lip_track_from_landmarks(filled.reshape(len(found), *stacked.shape[1:]).astype(np.float32), rate_hz)
@@ -212,7 +212,7 @@ def _width_ratio(lips: LipTrack, phones: PhoneTrack) -> float:
 
 
 def _mean_or_nan(values: ArrayLike) -> float:
-    return float(np.mean(values)) if np.size(values) else math.nan
+    return float(np.mean(np.asarray(values))) if np.size(values) else math.nan
 
 
 def _band(values: NDArray, rate_hz: float) -> NDArray[np.float64]:
