@@ -60,13 +60,14 @@ def measure(run: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
-def packed_conv_flops(x: list[int], weight: list[int], *_: object, out_shape: list[int], **__: object) -> int:
-    """Of oneDNN's convolution, which torch's counter does not know; complex products of spectra count as real ones."""
-    del x
-    return 2 * torch.Size(out_shape).numel() * torch.Size(weight[1:]).numel()
+def packed_conv_flops(x: list[int], *arguments: object, out_shape: list[int], **_: object) -> int:
+    """Of oneDNN's convolution, which torch's counter does not know."""
+    groups = arguments[5]
+    return 2 * torch.Size(out_shape).numel() * x[1] // groups
 
 
-COUNTED = {torch.ops.mkldnn._convolution_pointwise.default: packed_conv_flops}
+# Not counted: the spectra themselves; products of complex numbers count as products of real ones.
+COUNTED = {torch.ops.mkldnn._convolution_pointwise: packed_conv_flops}
 
 
 def compare(name: str, plain: Callable[[], Tensor], ours: Callable[[], Tensor], repeats: int) -> None:

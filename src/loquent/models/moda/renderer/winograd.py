@@ -45,11 +45,10 @@ class WinogradConv2d(nn.Module):
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        self.conv = conv  # for maps that do not divide into tiles
-        kernel = torch.tensor(_KERNEL, dtype=torch.float64)
-        points = torch.einsum("ai,ocij,bj->aboc", kernel, conv.weight.detach().double(), kernel).float()
-        self._weight = points.reshape(_POINTS * conv.out_channels, conv.in_channels, 1, 1)
-        self._packed: dict[tuple[int, int], Tensor] = {}
+        self.conv = conv
+        # Weights in the order that oneDNN reads for strips of one size; it would sort them on every call otherwise.
+        self._packed_for: tuple[int, int] | None = None
+        self._packed = torch.empty(0)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, H, W), channels last in memory."""
@@ -59,37 +58,41 @@ class WinogradConv2d(nn.Module):
         rows, columns = height // _TILE, width // _TILE
         padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))  # (B, H + 2, W + 2, C)
         out = x.new_empty(batch, rows, _TILE, columns, _TILE, self.conv.out_channels)
-        widest = max(channels, self.conv.out_channels)
-        strip = max(1, _STRIP_BYTES // (4 * _POINTS * columns * widest))
+        strip = _equal_strips(rows, 4 * _POINTS * columns * max(channels, self.conv.out_channels))
+        self._pack(strip, columns)
         for image, result in zip(padded, out, strict=True):
             for top in range(0, rows, strip):
-                count = min(strip, rows - top)
-                points = _input_points(image[_TILE * top :], count, columns)
-                _write_results(self._products(points), result[top : top + count])
+                points = _input_points(image[_TILE * top :], strip, columns)
+                _write_results(self._products(points), result[top : top + strip])
         if self.conv.bias is not None:
             out.add_(self.conv.bias)
         return out.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
+    def _pack(self, rows: int, columns: int) -> None:
+        if self._packed_for == (rows, columns):
+            return
+        kernel = torch.tensor(_KERNEL, dtype=torch.float64)
+        points = torch.einsum("ai,ocij,bj->aboc", kernel, self.conv.weight.detach().double(), kernel).float()
+        weight = points.reshape(_POINTS * self.conv.out_channels, self.conv.in_channels, 1, 1)
+        ones, zeros = [1, 1], [0, 0]
+        expected = [1, _POINTS * self.conv.in_channels, rows, columns]
+        reorder = torch._C._nn.mkldnn_reorder_conv2d_weight  # type: ignore[attr-defined]
+        self._packed = reorder(weight.to_mkldnn(), zeros, ones, ones, _POINTS, expected)
+        self._packed_for = rows, columns
+
     def _products(self, points: Tensor) -> Tensor:
-        """(R, N, 36, C_in) to (R, N, 36, C_out): a matrix for each of the 36."""
+        """(R, N, 36, C_in) to (R, N, 36, C_out): a matrix for each of the 36, as 36 groups of a 1x1 convolution."""
         rows, columns = points.shape[:2]
         x = points.view(1, rows, columns, -1).permute(0, 3, 1, 2)
-        if (rows, columns) not in self._packed:
-            self._packed[rows, columns] = _pack(self._weight, x)
-        y = _packed_conv(x, self._packed[rows, columns])
+        ones, zeros = [1, 1], [0, 0]
+        y = torch.ops.mkldnn._convolution_pointwise(x, self._packed, None, zeros, ones, ones, _POINTS, "none", [], "")
         return y.permute(0, 2, 3, 1).reshape(rows, columns, _POINTS, -1)
 
 
-def _pack(weight: Tensor, x: Tensor) -> Tensor:
-    """The grouped 1x1 weights in the order that oneDNN reads them in; otherwise it would sort them on every call."""
-    ones, zeros = [1, 1], [0, 0]
-    reorder = torch._C._nn.mkldnn_reorder_conv2d_weight  # type: ignore[attr-defined]
-    return reorder(weight.to_mkldnn(), zeros, ones, ones, _POINTS, list(x.shape))
-
-
-def _packed_conv(x: Tensor, weight: Tensor) -> Tensor:
-    ones, zeros = [1, 1], [0, 0]
-    return torch.ops.mkldnn._convolution_pointwise(x, weight, None, zeros, ones, ones, _POINTS, "none", [], "")
+def _equal_strips(rows: int, bytes_of_a_row: int) -> int:
+    """Rows of tiles worked on at once: as many as the cache holds, and all strips of one size."""
+    most = max(1, _STRIP_BYTES // bytes_of_a_row)
+    return max(count for count in range(1, rows + 1) if count <= most and rows % count == 0)
 
 
 def _input_points(padded: Tensor, rows: int, columns: int) -> Tensor:
