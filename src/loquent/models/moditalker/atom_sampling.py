@@ -5,8 +5,8 @@ estimate of the clean motion is blended with what is already there, all the way 
 over the last `overlap` frames. So a window grows out of the one before, and the joint is no cut but a fade between two
 takes that agree. The reference landmarks are the portrait's throughout: nothing can drift.
 
-Shape letters: N frames of a window, V speech vectors of a frame, A speech channels, K frames already
-known.
+Shape letters: N frames of a window, V speech vectors of a frame, A speech channels, K frames that windows
+before cover.
 """
 
 from __future__ import annotations

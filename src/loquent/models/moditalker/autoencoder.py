@@ -31,7 +31,7 @@ _LARGEST_SCALE = 5.0
 
 
 class Rotation:
-    """Multiplies neighbouring channels (a, b) to (a·cos − b·sin', b·cos' + a·sin)."""
+    """Turns neighbouring channels (a, b), with angles α, β, to (a·cos α − b·sin α, b·cos β + a·sin β)."""
 
     def __init__(self, angles: Tensor) -> None:
         self.cos, self.sin = angles.cos()[:, None], angles.sin()[:, None]  # (tokens, 1, d)

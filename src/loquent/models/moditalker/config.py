@@ -67,6 +67,11 @@ class AutoencoderConfig(SavedConfig):
         return self.size_px // self.patch_px
 
     @property
+    def planes(self) -> tuple[int, int, int]:
+        """What networks of one training share: latent channels, side, frames."""
+        return self.latent_dim, self.side, self.num_frames
+
+    @property
     def latent_length(self) -> int:
         """Positions of the three planes."""
         return self.side * self.side + 2 * self.num_frames * self.side
@@ -101,6 +106,11 @@ class UNetConfig(SavedConfig):
                 f"planes of {self.num_frames} frames and side {self.side} cannot be halved {len(self.multipliers) - 1} "
                 f"times; give multiples of {smallest} or fewer multipliers"
             )
+
+    @property
+    def planes(self) -> tuple[int, int, int]:
+        """What networks of one training share: latent channels, side, frames."""
+        return self.latent_dim, self.side, self.num_frames
 
 
 ATOM = AtomConfig()

@@ -148,19 +148,16 @@ class VideoSampler:
             WeightsError: the networks do not belong together.
             ControlsError: windows cannot overlap so far.
         """
-        sizes, config = pictures.config, network.config
-        theirs = (sizes.latent_dim, sizes.side, sizes.num_frames)
-        for other in ((dots.config.latent_dim, dots.config.side, dots.config.num_frames),
-                      (config.latent_dim, config.side, config.num_frames)):  # fmt: skip
-            if other != theirs:
+        for other in (dots.config, network.config):
+            if other.planes != pictures.config.planes:
                 raise WeightsError(
-                    f"latent channels, side and frames are {theirs} in the autoencoder of pictures and {other} in another "
-                    f"network; use networks of one training"
+                    f"latent channels, side and frames are {pictures.config.planes} in the autoencoder of pictures and "
+                    f"{other.planes} in another network; use networks of one training"
                 )
-        if not 0 <= settings.overlap <= sizes.num_frames // 2:
+        num_frames = pictures.config.num_frames
+        if not 0 <= settings.overlap <= num_frames // 2:
             raise ControlsError(
-                f"windows of {sizes.num_frames} frames cannot overlap by {settings.overlap}; choose 0 to "
-                f"{sizes.num_frames // 2}"
+                f"windows of {num_frames} frames cannot overlap by {settings.overlap}; choose 0 to {num_frames // 2}"
             )
         self.pictures, self.dots, self.network, self.settings = pictures, dots, network, settings
         self._sampler = LatentSampler(settings)
