@@ -50,6 +50,7 @@ def test_weights_are_small_and_complete():
     assert folders
     for folder in folders:
         assert (folder / "model.safetensors").is_file()
+        assert (folder / "CARD.md").is_file()
         json.loads((folder / "config.json").read_text())
     assert sum(path.stat().st_size for path in (PACKAGE / "weights").rglob("*.safetensors")) < 60e6
 
