@@ -35,6 +35,7 @@ _HOP = 320  # samples between the vectors of the convolutions
 _LACK = 80  # samples that the convolutions want beyond a multiple of their hop
 _NORM_EPS = 1e-5
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_BLOCK_VECTORS = 3000  # convolved at once: 60 s, about 0.4 GB in the first layer of the base network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +171,51 @@ class Hubert(nn.Module):
         """Normalised and padded speech (B, S) to (B, T, L, C) with T = `num_frames`."""
         return self.encode(resample_frames(self.convolve(waveform), num_frames))
 
-    def convolve(self, waveform: Tensor) -> Tensor:
-        """(B, S) to vectors of the convolutions, (B, T', C'), about 50 a second."""
-        return self.convs(waveform[:, None]).mT
+    def convolve(self, waveform: Tensor, block: int = _BLOCK_VECTORS) -> Tensor:
+        """(B, S) to vectors of the convolutions, (B, T', C'), about 50 a second.
+
+        Long speech is worked on in blocks of `block` vectors; the first norm, which looks at all of the speech, is
+        measured over all of it before, so that the result is that of one pass.
+        """
+        reach, hop = self._reach_and_hop()
+        num_vectors = (waveform.shape[-1] - reach) // hop + 1
+        if num_vectors <= block:
+            return self.convs(waveform[:, None]).mT
+        statistics = self._first_norm_statistics(waveform, block * hop)
+        pieces = []
+        for start in range(0, num_vectors, block):
+            stop = min(start + block, num_vectors)
+            samples = waveform[:, None, start * hop : (stop - 1) * hop + reach]
+            pieces.append(self._convolve_piece(samples, *statistics).mT)
+        return torch.cat(pieces, dim=1)
+
+    def _reach_and_hop(self) -> tuple[int, int]:
+        """Samples that one vector depends on, and samples from one vector to the next."""
+        reach, hop = 1, 1
+        for kernel, stride in zip(self.config.conv_kernels[::-1], self.config.conv_strides[::-1], strict=True):
+            reach = (reach - 1) * stride + kernel
+            hop *= stride
+        return reach, hop
+
+    def _first_norm_statistics(self, waveform: Tensor, block_samples: int) -> tuple[Tensor, Tensor]:
+        """Mean and 1 / standard deviation of the first convolution's channels over all of the speech, (B, C, 1)."""
+        kernel, stride = self.config.conv_kernels[0], self.config.conv_strides[0]
+        num_values = (waveform.shape[-1] - kernel) // stride + 1
+        per_block = block_samples // stride
+        total = square = torch.zeros((), dtype=torch.float64)
+        for start in range(0, num_values, per_block):
+            stop = min(start + per_block, num_values)
+            values = self.convs[0].conv(waveform[:, None, start * stride : (stop - 1) * stride + kernel]).double()  # type: ignore[operator,union-attr]
+            total, square = total + values.sum(-1, keepdim=True), square + values.square().sum(-1, keepdim=True)
+        mean = total / num_values
+        deviation = (square / num_values - mean.square() + _NORM_EPS).sqrt()
+        return mean.to(waveform.dtype), (1 / deviation).to(waveform.dtype)
+
+    def _convolve_piece(self, samples: Tensor, mean: Tensor, inverse_deviation: Tensor) -> Tensor:
+        first: ConvLayer = self.convs[0]  # type: ignore[assignment]
+        x = (first.conv(samples) - mean) * inverse_deviation
+        x = F.gelu(x * first.norm.weight[:, None] + first.norm.bias[:, None])  # type: ignore[index]
+        return self.convs[1:](x)  # type: ignore[operator]
 
     def encode(self, vectors: Tensor) -> Tensor:
         """Vectors (B, T, C') to the outputs of all layers, (B, T, L, C)."""
