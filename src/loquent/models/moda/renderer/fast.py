@@ -6,7 +6,7 @@ What is saved:
   the small map, whose kernels are sums of the large ones' taps (`WindowConv`).
 - Enlarged four times, only 3 of 4 rows and columns of such a convolution's result differ. What follows reads those
   (`CompactConv`), as 16 convolutions with merged taps instead of one.
-- The enlarged map itself is never made: its instance norm is that of the small map.
+- The instance norm of an enlarged map is that of the small map; the largest enlarged maps are never made.
 - A 1x1 convolution after a SPADE norm merges with the convolution that makes its shift.
 - Keypoint motions of the volume are shifts of a grid, so each axis is interpolated on its own (`shifted_volumes`).
 - Batch norms merge into the convolutions before them.
@@ -178,12 +178,11 @@ class FastMiddleBlock(nn.Module):
 class FastUpBlock(nn.Module):
     """`SpadeBlock` of a map enlarged twice, with a condition to be enlarged `factor` (2 or 4) times.
 
-    The enlarged map is never made.
+    With 4, neither the enlarged map nor the enlarged condition is made.
     """
 
     def __init__(self, block: SpadeBlock, factor: int) -> None:
         super().__init__()
-        self.factor = factor
         norms = (block.norm_shortcut, block.norm0, block.norm1)
         self.shared = WindowConv(*_joined_shared(norms), factor)
         shortcut = block.conv_shortcut.weight.detach()  # (C_out, C_in, 1, 1)
