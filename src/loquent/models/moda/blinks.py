@@ -1,7 +1,7 @@
 """Blinks as events over the generated motion.
 
-A blink is over in a few frames and its moment is nearly free, which is what a flow trained for hours, not weeks, renders
-as half-closed lids; and how often a person blinks is a control of its own. So the network says where blinks are likely
+A blink is over in a few frames and its moment is nearly free, so a flow trained for an hour closes the lids in one of
+three only; and how often a person blinks is a control of its own. So the network says where blinks are likely
 (at pauses and when the gaze moves, as it learned) and how far the lids hang between them; the events themselves are
 drawn at human rates and always close.
 """
