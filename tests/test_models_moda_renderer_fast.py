@@ -21,7 +21,7 @@ from loquent.models.moda.renderer.fast import (
     WindowConv,
     shifted_volumes,
 )
-from loquent.models.moda.renderer.winograd import WinogradConv2d, winograd_pays
+from loquent.models.moda.renderer.winograd import WinogradConv, winograd_pays
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 ROOT = Path(__file__).parents[1]
@@ -89,12 +89,21 @@ def test_spectral_convolution(size):
 def test_winograd_convolution(size):
     conv = nn.Conv2d(20, 24, 3, padding=1)
     x = torch.randn(2, 20, *size)
-    torch.testing.assert_close(WinogradConv2d(conv)(x), conv(x), **CLOSE)
+    torch.testing.assert_close(WinogradConv(conv)(x), conv(x), **CLOSE)
+
+
+@pytest.mark.parametrize("size", [(3, 8, 12), (1, 16, 4), (2, 6, 8)])
+def test_winograd_convolution_of_volumes(size):
+    conv = nn.Conv3d(20, 24, 3, padding=1)
+    x = torch.randn(2, 20, *size)
+    torch.testing.assert_close(WinogradConv(conv)(x), conv(x), **CLOSE)
 
 
 def test_winograd_is_for_wide_convolutions_of_this_kind():
     assert winograd_pays(nn.Conv2d(128, 128, 3, padding=1))
+    assert winograd_pays(nn.Conv3d(110, 64, 3, padding=1))
     for other in (
+        nn.Conv3d(512, 256, 3, padding=1),
         nn.Conv2d(128, 64, 3, padding=1),
         nn.Conv2d(128, 128, 3, padding=1, stride=2),
         nn.Conv2d(128, 128, 1),

@@ -10,7 +10,7 @@ What is saved:
 - A 1x1 convolution after a SPADE norm merges with the convolution that makes its shift.
 - Keypoint motions of the volume are shifts of a grid, so each axis is interpolated on its own (`shifted_volumes`).
 - Batch norms merge into the convolutions before them.
-- On the processor, 3x3 convolutions of many channels are done in Winograd's way (`winograd`), and the 7x7x7 one through
+- On the processor, 3x3 and 3x3x3 convolutions of many channels are done in Winograd's way (`winograd`), and the 7x7x7 one through
   spectra (`SpectralConv3d`).
 
 docs/moda.md, "Speed", has the figures. Shape letters: B batch, C channels, D, H, W, K keypoints, T frames.
@@ -29,7 +29,7 @@ from loquent.models.moda.renderer.blocks import ConvNorm2d, ConvNorm3d
 from loquent.models.moda.renderer.decoder import SLOPE, SpadeDecoder
 from loquent.models.moda.renderer.dense_motion import DenseMotion, coordinate_grid, heat_maps, sample_volume
 from loquent.models.moda.renderer.warping import Warped, WarpingNetwork
-from loquent.models.moda.renderer.winograd import WinogradConv2d, winograd_pays
+from loquent.models.moda.renderer.winograd import WinogradConv, winograd_pays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -142,8 +142,8 @@ def _conv2d(weight: Tensor, bias: Tensor | None, padding: int = 1) -> nn.Module:
     return _accelerated(conv)
 
 
-def _accelerated(conv: nn.Conv2d) -> nn.Module:
-    return WinogradConv2d(conv) if winograd_pays(conv) else conv
+def _accelerated(conv: nn.Conv2d | nn.Conv3d) -> nn.Module:
+    return WinogradConv(conv) if winograd_pays(conv) else conv
 
 
 class _Modulated(nn.Module):
@@ -385,9 +385,9 @@ class FastHourglass(nn.Module):
     def __init__(self, network: DenseMotionNetwork) -> None:
         super().__init__()
         hourglass = network.hourglass
-        self.down = nn.ModuleList(fold_norm(block) for block in hourglass.down)  # type: ignore[arg-type]
+        self.down = nn.ModuleList(_accelerated(fold_norm(block)) for block in hourglass.down)  # type: ignore[arg-type]
         self.up = nn.ModuleList(_up_conv(fold_norm(block)) for block in hourglass.up)  # type: ignore[arg-type]
-        self.out = fold_norm(hourglass.out)
+        self.out = _accelerated(fold_norm(hourglass.out))
 
     def forward(self, x: Tensor) -> Tensor:
         skips = [x]
