@@ -94,10 +94,10 @@ class _StopsAt:
 
 
 def test_the_loss_falls_and_weights_are_exported(windows, tmp_path):
-    settings = replace(DEBUG, steps=90, learning_rate=1e-2, log_every=15, save_every=90)
+    settings = replace(DEBUG, steps=45, learning_rate=1e-2, log_every=9, save_every=45)
     train_generator(windows, TINY, settings, tmp_path / "run", tmp_path / "export")
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert lines[-1]["denoise"] < 0.8 * lines[0]["denoise"]
+    assert lines[-1]["denoise"] < 0.9 * lines[0]["denoise"]
     assert (tmp_path / "export" / "model.safetensors").is_file()
 
 
