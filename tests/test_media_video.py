@@ -120,7 +120,7 @@ def test_frame_times_and_order(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".gif"])
-@pytest.mark.parametrize("height", [240, 720])
+@pytest.mark.parametrize("height", [240, 246, 720])  # 246: colours, at half the size, of an odd height
 def test_colours_survive_and_tags_match_the_matrix(tmp_path, height, suffix):
     card = np.repeat(np.repeat(np.array(SATURATED, np.uint8).reshape(3, 4, 3), height // 3, 0), 40, 1)
     path = tmp_path / f"v{suffix}"

@@ -85,7 +85,8 @@ class ContainerSink:
         return rgb_to_i420(np.ascontiguousarray(pixels), self._matrix)  # OpenCV takes no reversed views
 
     def add(self, prepared: NDArray[np.uint8]) -> None:
-        frame = av.VideoFrame.from_numpy_buffer(prepared, format="yuv420p")
+        # Copied: from_numpy_buffer takes such an array for one of fewer rows where the height is not a multiple of 4.
+        frame = av.VideoFrame.from_ndarray(prepared, format="yuv420p")
         frame.pts = self._num_frames
         frame.time_base = 1 / self._fps
         frame.colorspace, frame.color_range = self._matrix.tag, LIMITED_RANGE
