@@ -6,13 +6,13 @@ import torch
 
 from loquent.errors import LoquentError, WeightsError
 from loquent.models.ifmdm import (
-    PRESETS,
     Autoencoder,
     AutoencoderConfig,
     Discriminator,
     get_autoencoder_preset,
     get_motion_preset,
 )
+from loquent.models.ifmdm.config import AUTOENCODER_PRESETS
 from loquent.models.ifmdm.decoder import Directions, FlowHead, identity_grid, relative_motion
 from loquent.models.ifmdm.discriminator import batch_spread
 from loquent.models.ifmdm.layers import Blur, EqualLinear, ModulatedConv, ResBlock, UpModulatedConv, Upsample
@@ -133,7 +133,7 @@ def test_discriminator_looks_at_groups():
 
 
 def test_presets_fit_together(tmp_path):
-    for name, config in PRESETS["autoencoder"].items():
+    for name, config in AUTOENCODER_PRESETS.items():
         assert get_autoencoder_preset(name) is config
         config.save(tmp_path / "config.json")
         assert AutoencoderConfig.load(tmp_path / "config.json") == config

@@ -2,7 +2,6 @@
 
 from loquent.models.ifmdm.autoencoder import Autoencoder
 from loquent.models.ifmdm.config import (
-    PRESETS,
     AutoencoderConfig,
     MotionConfig,
     get_autoencoder_preset,
@@ -14,7 +13,6 @@ from loquent.models.ifmdm.sampling import SamplerSettings, WindowedSampler
 from loquent.models.ifmdm.transformer import MotionDiffusionTransformer
 
 __all__ = [
-    "PRESETS",
     "Appearance",
     "Autoencoder",
     "AutoencoderConfig",

@@ -2,50 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, replace
 
 from loquent.errors import WeightsError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-    from typing import Self
-
-C = TypeVar("C")
+from loquent.nn.config import SavedConfig, pick_preset
 
 SMALLEST_PX = 4  # the decoder's learned start
 
 
-class _Saved:
-    """Reading and writing of a configuration as JSON."""
-
-    def save(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")  # type: ignore[call-overload]
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Reads what `save` wrote.
-
-        Raises:
-            WeightsError: the file is missing or holds unknown names.
-        """
-        try:
-            values = json.loads(path.read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise WeightsError(
-                f"{path} is not a readable configuration ({error}); restore the weights folder"
-            ) from error
-        unknown = sorted(set(values) - {item.name for item in fields(cls)})  # type: ignore[arg-type]
-        if unknown:
-            raise WeightsError(f"{path} holds the unknown names {unknown}; it belongs to another version of loquent")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig(_Saved):
+class AutoencoderConfig(SavedConfig):
     """The renderer (stage 1) and its discriminator. The defaults are the published network at 512 x 512.
 
     Raises:
@@ -77,7 +43,7 @@ class AutoencoderConfig(_Saved):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MotionConfig(_Saved):
+class MotionConfig(SavedConfig):
     """The motion transformer (stage 2). The defaults are the published DiT-A0.
 
     Raises:
@@ -133,17 +99,6 @@ MOTION_PRESETS = {
     "starter": replace(A0, audio_dim=256, hidden_dim=192, num_heads=3),
     "tiny": MotionConfig(motion_dim=3, audio_dim=6, num_frames=8, hidden_dim=16, num_blocks=2, num_heads=2),
 }
-PRESETS: dict[str, Mapping[str, AutoencoderConfig] | Mapping[str, MotionConfig]] = {
-    "autoencoder": AUTOENCODER_PRESETS,
-    "motion": MOTION_PRESETS,
-}
-
-
-def _pick(presets: Mapping[str, C], name: str) -> C:
-    if name not in presets:
-        near = difflib.get_close_matches(name, presets, n=1)
-        raise WeightsError(f"unknown preset {name!r}; known: {sorted(presets)}; nearest: {near}")
-    return presets[name]
 
 
 def get_autoencoder_preset(name: str) -> AutoencoderConfig:
@@ -152,7 +107,7 @@ def get_autoencoder_preset(name: str) -> AutoencoderConfig:
     Raises:
         WeightsError: there is none; the message names the nearest.
     """
-    return _pick(AUTOENCODER_PRESETS, name)
+    return pick_preset(AUTOENCODER_PRESETS, name)
 
 
 def get_motion_preset(name: str) -> MotionConfig:
@@ -161,4 +116,4 @@ def get_motion_preset(name: str) -> MotionConfig:
     Raises:
         WeightsError: there is none; the message names the nearest.
     """
-    return _pick(MOTION_PRESETS, name)
+    return pick_preset(MOTION_PRESETS, name)

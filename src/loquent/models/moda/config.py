@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from loquent.errors import WeightsError
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from loquent.nn.config import SavedConfig, pick_preset
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModaConfig:
+class ModaConfig(SavedConfig):
     """One network. The defaults are the published TalkingHeadDiT-B.
 
     Raises:
@@ -59,27 +55,6 @@ class ModaConfig:
     def null_emotion(self) -> int:
         """Label that stands for no emotion."""
         return self.num_emotions
-
-    def save(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
-
-    @staticmethod
-    def load(path: Path) -> ModaConfig:
-        """Reads what `save` wrote.
-
-        Raises:
-            WeightsError: the file is missing or holds unknown names.
-        """
-        try:
-            values = json.loads(path.read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise WeightsError(
-                f"{path} is not a readable configuration ({error}); restore the weights folder"
-            ) from error
-        unknown = sorted(set(values) - {item.name for item in fields(ModaConfig)})
-        if unknown:
-            raise WeightsError(f"{path} holds the unknown names {unknown}; it belongs to another version of loquent")
-        return ModaConfig(**values)
 
 
 BASE = ModaConfig()
@@ -131,7 +106,4 @@ def get_preset(name: str) -> ModaConfig:
     Raises:
         WeightsError: there is none; the message names the nearest.
     """
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        raise WeightsError(f"unknown preset {name!r}; known: {sorted(PRESETS)}; nearest: {near}")
-    return PRESETS[name]
+    return pick_preset(PRESETS, name)
