@@ -157,7 +157,7 @@ def animate(
     lips: LipsOption = 1.0,
     keep_expression: KeepExpressionOption = 0.5,
     steps: StepsOption = 10,
-    guidance: GuidanceOption = 1.2,
+    guidance: GuidanceOption = 2.5,
     fps: Annotated[
         str, typer.Option(help="Frames a second, such as 25, 29.97 or 30000/1001.", rich_help_panel=_VIDEO)
     ] = "25",
@@ -238,7 +238,7 @@ def export(
     blinks: BlinksOption = 1.0,
     lips: LipsOption = 1.0,
     steps: StepsOption = 10,
-    guidance: GuidanceOption = 1.2,
+    guidance: GuidanceOption = 2.5,
     fps: Annotated[str, typer.Option(help="Rows a second.", rich_help_panel=_MOTION)] = "25",
     face: FaceOption = None,
     face_backend: FaceBackendOption = "embedded",

@@ -198,7 +198,7 @@ class Controls:
     keep_expression: float = 0.5  # 0..1, how much of the photo's own expression stays while speaking
     seed: int = 42
     steps: int = 10  # 1..1000 sampler steps
-    guidance: float = 1.2  # 1 is none
+    guidance: float = 2.5  # 1 is none
 
     def __post_init__(self) -> None:
         if self.emotion not in EMOTIONS:
@@ -222,9 +222,9 @@ class Clip:
     fps: float
     num_frames: int
     size_px: tuple[int, int]  # width, height
-    motion: Motion
+    motion: Motion = field(repr=False)
     settings: dict = field(default_factory=dict)  # what re-creates it: system, controls, hashes, version
-    frames: NDArray[np.uint8] | None = None  # (T, H, W, 3) when no path was given
+    frames: NDArray[np.uint8] | None = field(default=None, repr=False)  # (T, H, W, 3) when no path was given
 
     @property
     def duration_s(self) -> float:
