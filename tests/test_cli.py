@@ -177,6 +177,8 @@ def test_two_rows_with_one_output(files):
         (["ann.png", "hello.wav", "--text", "Hi."], "both given"),
         (["ann.png", "hello.wav", "--head", "3"], "head is 3.0; choose a value from 0.0 to 2.0"),
         (["ann.png", "hello.wav", "--fps", "0"], "frame rate 0"),
+        (["ann.png", "hello.wav", "--size", "0"], "size 0; the video's longest side must have 16 to 8192 pixels"),
+        (["ann.png", "."], ". is a folder"),
         (["ann.png", "hello.wav", "--system", "startr"], "nearest is 'starter'"),
         (["ann.png", "hello.wav", "-o", "talk.avi"], "unknown suffix"),
         (["ann.png", "bob.png", "hello.wav", "-o", "talk.mp4"], "2 videos are to be made; name a folder"),
@@ -190,6 +192,11 @@ def test_errors_are_one_sentence_and_exit_code_2(files, arguments, words):
     assert "Traceback" not in result.output
     assert result.stdout == ""
     assert {path.name for path in files.iterdir()} == {"ann.png", "bob.png", "hello.wav", "bye.wav"}
+
+
+def test_a_photo_that_is_no_picture_is_named(files):
+    (files / "fake.jpg").write_text("no picture")
+    assert "fake.jpg" in one_line(run("animate", "fake.jpg", "hello.wav", code=2).stderr)
 
 
 def test_bugs_keep_their_traceback(files, monkeypatch):

@@ -187,6 +187,12 @@ def test_too_short(duration_s):
         read_audio(wav(sweep(16_000, 1, duration_s), 16_000))
 
 
+def test_too_short_sound_is_not_called_silent(caplog):
+    with pytest.raises(SpeechError, match=r"at least 0\.2 s"):
+        read_audio(wav(np.zeros(1_600), 16_000))
+    assert not caplog.records
+
+
 def test_two_tenths_of_a_second_are_enough():
     assert read_audio(wav(sweep(44_100, 1, 0.2), 44_100)).duration_s == pytest.approx(0.2)
 

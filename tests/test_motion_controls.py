@@ -61,3 +61,12 @@ def test_kept_smile_gives_way_to_rounded_lips():
     assert kept[0, ARKIT_INDEX["mouthSmileLeft"]] == 1
     assert kept[1, ARKIT_INDEX["mouthSmileLeft"]] == 0
     assert kept[1, ARKIT_INDEX["browInnerUp"]] == 1
+
+
+@pytest.mark.parametrize(
+    ("emotion", "strength", "smile"), [("happiness", 1, 1), ("sadness", 0, 1), ("sadness", 0.5, 0.5), ("anger", 2, 0)]
+)
+def test_kept_smile_gives_way_to_other_emotions(emotion, strength, smile):
+    kept = applied(Motion.neutral(8), np.ones(52), keep_expression=1, emotion=emotion, emotion_strength=strength)
+    assert np.all(kept.expression[:, ARKIT_INDEX["mouthSmileLeft"]] == smile)
+    assert np.all(kept.expression[:, ARKIT_INDEX["browInnerUp"]] == 1)

@@ -17,6 +17,7 @@ from loquent.pipeline import FaceSettings, VideoSettings, describe_settings
 from loquent.types import Controls, Speech
 
 DEFAULT_VOICE = "en-us"
+_PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +85,14 @@ def split_inputs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Sorts files into photos and recordings by their content.
 
     Raises:
-        LoquentError: a file does not exist.
+        LoquentError: a file does not exist, or is a folder.
     """
     photos, recordings = [], []
     for path in paths:
         if not path.exists():
             raise LoquentError(f"{path}: no such file")
+        if path.is_dir():
+            raise LoquentError(f"{path} is a folder; name the photos and recordings in it, such as {path}/*")
         (photos if _is_picture(path) else recordings).append(path)
     return photos, recordings
 
@@ -256,7 +259,7 @@ def _is_picture(path: Path) -> bool:
     except Image.DecompressionBombError:
         return True  # reading it gives the clear error
     except (UnidentifiedImageError, OSError, ValueError):
-        return False
+        return path.suffix.lower() in _PHOTO_SUFFIXES  # damaged, or something else: here too
 
 
 def _named_hash(path: Path) -> dict[str, str]:

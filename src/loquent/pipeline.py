@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from loquent import __version__, provenance
-from loquent.errors import LoquentError
+from loquent.errors import LoquentError, VideoError
 from loquent.systems import DEFAULT_SYSTEM, System, load_system
 from loquent.types import MOTION_RATE_HZ, Clip, Controls, Face, Motion, Photo, Portrait, Speech
 
@@ -42,7 +42,7 @@ class VideoSettings:
     """What a user may ask of the video; `loquent.media.video.VideoWriter` explains quality and preset.
 
     Raises:
-        VideoError: `fps` is not a frame rate.
+        VideoError: `fps` is not a frame rate, or `size` not a number of pixels.
     """
 
     fps: float = MOTION_RATE_HZ  # 29.97 is kept as the 30000/1001 that is meant
@@ -51,9 +51,14 @@ class VideoSettings:
     preset: str = "veryfast"
 
     def __post_init__(self) -> None:
+        from loquent.media.limits import MAX_VIDEO_SIDE_PX, MIN_VIDEO_SIDE_PX
         from loquent.media.video import parse_fps
 
         object.__setattr__(self, "fps", float(parse_fps(self.fps)))
+        if self.size is not None and not MIN_VIDEO_SIDE_PX <= self.size <= MAX_VIDEO_SIDE_PX:
+            raise VideoError(
+                f"size {self.size}; the video's longest side must have {MIN_VIDEO_SIDE_PX} to {MAX_VIDEO_SIDE_PX} pixels"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -144,7 +144,8 @@ def _to_speech_rate(reader: SoundReader) -> Iterator[NDArray[np.float32]]:
         level.add(block)
         yield resampler.resample_chunk(weights @ block)
     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-    level.report(reader.name)
+    if level.num_samples / len(weights) >= limits.MIN_SPEECH_S * reader.rate_hz:  # shorter sound is refused
+        level.report(reader.name)
 
 
 def _mix_weights(channels: tuple[str, ...]) -> NDArray[np.float32]:
@@ -160,7 +161,7 @@ class _LevelMeter:
 
     def __init__(self) -> None:
         self._peak = 0.0
-        self._num_samples = 0
+        self.num_samples = 0
         self._num_clipped = 0
 
     def add(self, block: NDArray[np.float32]) -> None:
@@ -168,12 +169,12 @@ class _LevelMeter:
         full = np.abs(block) >= limits.CLIPPED_LEVEL
         self._peak = max(self._peak, float(np.abs(block).max(initial=0.0)))
         self._num_clipped += int((full[:, :-2] & full[:, 1:-1] & full[:, 2:]).sum())
-        self._num_samples += block.size
+        self.num_samples += block.size
 
     def report(self, name: str) -> None:
         if self._peak < limits.SILENT_PEAK:
             logger.warning("%s is silent: the face will rest", name)
-        if self._num_clipped > limits.CLIPPED_SHARE * self._num_samples:
+        if self._num_clipped > limits.CLIPPED_SHARE * self.num_samples:
             logger.warning("%s is clipped: it was recorded too loud, and lips may follow it less well", name)
 
 

@@ -11,7 +11,7 @@
 Blinks keep their depth whatever the amount: a half-closed blink looks tired. How often they come, and the emotion, is
 the generator's. Of the photo's expression only what leaves the lips together is kept: a smile widens the mouth that
 speaks, but the photo's open jaw or raised lip would keep it from closing on m, b and p. Where speech rounds the lips,
-the kept smile gives way.
+the kept smile gives way; so it does to an emotion that does not smile, by that emotion's strength.
 """
 
 from __future__ import annotations
@@ -47,13 +47,15 @@ def apply_controls(
 
     Args:
         pieces: consecutive motion as generated.
-        controls: the amounts; its emotion, blinks, seed, steps and guidance are not used here.
+        controls: the amounts; its blinks, seed, steps and guidance are not used here.
         rest_expression: (52,) the photo's own weights, `Portrait.rest_expression`; None keeps nothing of it.
     """
     factors = _factors(controls)
     kept = np.zeros(len(ARKIT_NAMES), np.float32)
     if rest_expression is not None:
         kept[KEPT_CHANNELS] = controls.keep_expression * np.asarray(rest_expression, np.float32)[KEPT_CHANNELS]
+        if controls.emotion not in ("neutral", "happiness"):
+            kept[KEPT_MOUTH_CHANNELS] *= 1 - min(controls.emotion_strength, 1)
     head, gaze = np.float32(controls.head * controls.motion), np.float32(controls.motion)
     for piece in pieces:
         expression = piece.expression * factors
