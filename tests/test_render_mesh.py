@@ -8,7 +8,7 @@ import pytest
 
 from loquent.face.topology import FACE_OVAL, LIPS_INNER_LOWER, LIPS_INNER_UPPER, LIPS_OUTER_LOWER, LIPS_OUTER_UPPER
 from loquent.motion.face_model import face_tables, fit_face
-from loquent.render.mesh import MeshRenderer
+from loquent.render.mesh import MeshRenderer, _limit_wide_eyes
 from loquent.types import ARKIT_INDEX, Face, Motion, Photo, Portrait
 
 WIDTH, HEIGHT, IOD = 261, 301, 90.0
@@ -154,3 +154,15 @@ def test_pivot_is_the_face_models(renderer: MeshRenderer):
     rest = renderer.shape.landmarks(motion.expression)[0]
     wanted = renderer.shape.landmarks(motion.expression, motion.rotation)[0]
     assert np.allclose(rest @ pose.matrix.T + pose.offset, wanted, atol=0.02)
+
+
+def test_eyes_open_no_wider_than_the_photo_can_fill():
+    expression = np.zeros((4, 52), np.float32)
+    wide = ARKIT_INDEX["eyeWideLeft"]
+    expression[:, wide] = [0.1, 0.3, 0.6, 1.0]
+    rest = np.zeros(52, np.float32)
+    rest[wide] = 0.3
+    limited = _limit_wide_eyes(expression, rest)
+    np.testing.assert_allclose(limited[:2], expression[:2])
+    assert 0.3 < limited[2, wide] < limited[3, wide] <= 0.5
+    assert limited.sum() == pytest.approx(limited[:, wide].sum())

@@ -21,6 +21,7 @@ from loquent.render.lips import INNER_LIPS, Lips
 from loquent.render.matte import split_layers
 from loquent.render.mouth import MouthInterior
 from loquent.render.warp import Lattice, Texture, invert, smoothstep, unfold
+from loquent.types import ARKIT_INDEX
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from loquent.types import Motion, Portrait
 
 _BATCH = 16  # frames whose expression fields are computed together
+_EYE_WIDE = [ARKIT_INDEX["eyeWideLeft"], ARKIT_INDEX["eyeWideRight"]]
+_WIDEST = 0.2  # more than this beyond the photo would show iris that the photo does not hold
 
 
 class MeshRenderer:
@@ -96,7 +99,8 @@ class MeshRenderer:
 
     def _render_batch(self, motion: Motion) -> Iterator[NDArray[np.uint8]]:
         shape = self.shape
-        shift = (shape.landmarks(motion.expression, gaze=motion.gaze) - self._landmarks).astype(np.float32)
+        expression = _limit_wide_eyes(motion.expression, shape.rest_expression)
+        shift = (shape.landmarks(expression, gaze=motion.gaze) - self._landmarks).astype(np.float32)
         poses = self._poses(motion)
         spread = self._field.spread(shift)
         lips = self._lips.spread(shift)
@@ -161,6 +165,14 @@ def _pad_person(person: NDArray[np.uint8], margin: int, interocular_px: float) -
     height = np.arange(margin, 0, -1, dtype=np.float32) / (0.12 * interocular_px)
     padded[:margin] *= (1 - smoothstep(height))[:, None, None]
     return np.round(padded).astype(np.uint8)
+
+
+def _limit_wide_eyes(expression: NDArray, rest: NDArray) -> NDArray:
+    """(T, 52): eyeWide levels off at _WIDEST above what the photo shows (52,); everything else stays."""
+    limited = np.array(expression)
+    more = np.maximum(expression[:, _EYE_WIDE] - rest[_EYE_WIDE], 0)
+    limited[:, _EYE_WIDE] -= more - _WIDEST * np.tanh(more / _WIDEST)
+    return limited
 
 
 def _scaled(
