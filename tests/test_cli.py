@@ -149,10 +149,13 @@ def test_a_manifest_of_json_lines_in_another_folder(files):
     [
         ({"photo": "ann.png", "output": "1.mp4"}, "list.csv, row 1: give speech, text or motion"),
         ({"speech": "hello.wav", "output": "1.mp4"}, "list.csv, row 1, column 'photo': field required"),
-        ({"photo": "ann.png", "speech": "hello.wav", "output": "1.mp4", "sede": 3}, "row 1, column 'sede'"),
+        (
+            {"photo": "ann.png", "speech": "hello.wav", "output": "1.mp4", "sede": 3},
+            "row 1, column 'sede': no such column; known: photo",
+        ),
         (
             {"photo": "ann.png", "speech": "hello.wav", "output": "1.mp4", "head": 5},
-            "row 1: head is 5.0; choose a value",
+            "row 1: head is 5.0; choose a number",
         ),
         ({"photo": "ann.png", "speech": "hello.wav", "output": "1.mp4", "seed": "x"}, "column 'seed'"),
         ({"photo": "ann.png", "speech": "hello.wav", "text": "Hi.", "output": "1.mp4"}, "speech or text, not both"),
@@ -175,7 +178,7 @@ def test_two_rows_with_one_output(files):
         (["hello.wav"], "no photo among the inputs"),
         (["ann.png", "absent.wav"], "absent.wav: no such file"),
         (["ann.png", "hello.wav", "--text", "Hi."], "both given"),
-        (["ann.png", "hello.wav", "--head", "3"], "head is 3.0; choose a value from 0.0 to 2.0"),
+        (["ann.png", "hello.wav", "--head", "3"], "head is 3.0; choose a number from 0.0 to 2.0"),
         (["ann.png", "hello.wav", "--fps", "0"], "frame rate 0"),
         (["ann.png", "hello.wav", "--size", "0"], "size 0; the video's longest side must have 16 to 8192 pixels"),
         (["ann.png", "."], ". is a folder"),

@@ -28,7 +28,7 @@ def test_head_moves_nothing_else(motion):
 
 
 def test_motion_leaves_lips_and_blinks(motion):
-    still = applied(motion, motion=0)
+    still = applied(motion, amount=0)
     kept = sorted([*LIP_CHANNELS, *BLINK_CHANNELS])
     np.testing.assert_array_equal(still.expression[:, kept], motion.expression[:, kept])
     assert not np.delete(still.expression, kept, axis=1).any()

@@ -148,6 +148,9 @@ def jobs_from_manifest(manifest: Path, template: Job, output: Path | None = None
             first = error.errors(include_url=False)[0]
             column = ".".join(str(part) for part in first["loc"])
             where = f", column {column!r}" if column else ""
+            if first["type"] == "extra_forbidden":
+                known = ", ".join(_ManifestRow.model_fields)
+                raise LoquentError(f"{manifest}, row {number}{where}: no such column; known: {known}") from error
             raise LoquentError(
                 f"{manifest}, row {number}{where}: {_lower_first(first['msg'].removeprefix('Value error, '))}"
             ) from error
@@ -211,15 +214,14 @@ class _ManifestRow(BaseModel):
             sound=sound,
             output=output_folder / self.output,
             motion=motion,
-            controls=replace(template.controls, **self._given(Controls, motion=self.amount)),
+            controls=replace(template.controls, **self._given(Controls)),
             video=replace(template.video, **self._given(VideoSettings)),
             face=replace(template.face, **self._given(FaceSettings)),
         )
 
-    def _given(self, settings_class: type, **renamed: float | None) -> dict[str, Any]:
+    def _given(self, settings_class: type) -> dict[str, Any]:
         """The row's own values for the fields of a settings class."""
-        names = [item.name for item in fields(settings_class) if item.name not in renamed]
-        values = {name: getattr(self, name, None) for name in names} | renamed
+        values = {item.name: getattr(self, item.name, None) for item in fields(settings_class)}
         return {name: value for name, value in values.items() if value is not None}
 
 

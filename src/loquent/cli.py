@@ -196,7 +196,7 @@ def animate(
         output=Path(),
         motion=motion,
         controls=Controls(
-            emotion=emotion, emotion_strength=emotion_strength, motion=amount, head=head, brows=brows, blinks=blinks,
+            emotion=emotion, emotion_strength=emotion_strength, amount=amount, head=head, brows=brows, blinks=blinks,
             lips=lips, keep_expression=keep_expression, seed=seed, steps=steps, guidance=guidance,
         ),
         video=VideoSettings(fps=float(parse_fps(fps)), size=size, quality=quality, preset=preset),
@@ -257,7 +257,7 @@ def export(
         raise LoquentError(f"export takes one recording and at most one photo; got {len(sounds)} and {len(photos)}")
     _refuse_existing(output, overwrite)
     controls = Controls(
-        emotion=emotion, emotion_strength=emotion_strength, motion=amount, head=head, brows=brows, blinks=blinks,
+        emotion=emotion, emotion_strength=emotion_strength, amount=amount, head=head, brows=brows, blinks=blinks,
         lips=lips, seed=seed, steps=steps, guidance=guidance,
     )  # fmt: skip
     started = time.perf_counter()

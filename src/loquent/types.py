@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -190,7 +191,7 @@ class Controls:
 
     emotion: str = "neutral"  # one of EMOTIONS
     emotion_strength: float = 1.0  # 0..2
-    motion: float = 1.0  # 0..2, all movement but the lips'
+    amount: float = 1.0  # 0..2, all movement but the lips'
     head: float = 1.0  # 0..2
     brows: float = 1.0  # 0..2
     blinks: float = 1.0  # 0..2; scales how often, not how far: a blink always closes
@@ -203,12 +204,14 @@ class Controls:
     def __post_init__(self) -> None:
         if self.emotion not in EMOTIONS:
             raise ControlsError(f"unknown emotion {self.emotion!r}; choose one of {', '.join(EMOTIONS)}")
-        bounds = dict.fromkeys(("emotion_strength", "motion", "head", "brows", "blinks", "lips"), (0.0, 2.0))
+        bounds = dict.fromkeys(("emotion_strength", "amount", "head", "brows", "blinks", "lips"), (0.0, 2.0))
         bounds |= {"keep_expression": (0.0, 1.0), "steps": (1, 1000), "guidance": (1.0, 10.0), "seed": (0, 2**63 - 1)}
         for name, (low, high) in bounds.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ControlsError(f"{name} is {value}; choose a value from {low} to {high}")
+            value, whole = getattr(self, name), name in ("steps", "seed")
+            is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+            if not is_number or not low <= float(value) <= high:
+                kind = "whole number" if whole else "number"
+                raise ControlsError(f"{name} is {value!r}; choose a {kind} from {low} to {high}")
 
     def as_dict(self) -> dict[str, float | int | str]:
         return {item.name: getattr(self, item.name) for item in fields(self)}

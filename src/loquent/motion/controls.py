@@ -56,7 +56,7 @@ def apply_controls(
         kept[KEPT_CHANNELS] = controls.keep_expression * np.asarray(rest_expression, np.float32)[KEPT_CHANNELS]
         if controls.emotion not in ("neutral", "happiness"):
             kept[KEPT_MOUTH_CHANNELS] *= 1 - min(controls.emotion_strength, 1)
-    head, gaze = np.float32(controls.head * controls.motion), np.float32(controls.motion)
+    head, gaze = np.float32(controls.head * controls.amount), np.float32(controls.amount)
     for piece in pieces:
         expression = piece.expression * factors
         expression += _kept_beside(expression, kept)
@@ -71,8 +71,8 @@ def apply_controls(
 
 def _factors(controls: Controls) -> NDArray[np.float32]:
     """Factor (52,) of each expression weight."""
-    factors = np.full(len(ARKIT_NAMES), controls.motion, np.float32)
-    factors[BROW_CHANNELS] = controls.brows * controls.motion
+    factors = np.full(len(ARKIT_NAMES), controls.amount, np.float32)
+    factors[BROW_CHANNELS] = controls.brows * controls.amount
     factors[LIP_CHANNELS] = controls.lips
     factors[BLINK_CHANNELS] = 1
     return factors
