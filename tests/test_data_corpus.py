@@ -11,7 +11,7 @@ from loquent.data.voices import Recording
 from loquent.errors import MissingExtraError, SpeechError
 from loquent.speech.text_to_speech import Espeak
 
-_SHARED_SPEECH = Path("/work/shared/data/speech")
+_SHARED_SPEECH = Path(__file__).parents[2] / "shared/data/speech"
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,8 @@ def landmarks_of_frames(
         from mediapipe.tasks.python import BaseOptions, vision
     except ImportError as error:
         raise MissingExtraError(
-            f"evaluation measures faces with mediapipe ({error}); install it with: pip install 'loquent[mediapipe]'"
+            f"evaluation measures faces with mediapipe ({error}); install it with:"
+            " pip install 'loquent[mediapipe]' && pip install --no-deps mediapipe"
         ) from error
     options = vision.FaceLandmarkerOptions(
         base_options=BaseOptions(model_asset_path=str(path)), running_mode=vision.RunningMode.VIDEO
