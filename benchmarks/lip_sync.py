@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--transcripts", type=Path, help="CSV 'id||words' for sentences that metadata.csv lacks")
+    parser.add_argument("--transcripts", type=Path, default=TRANSCRIPTS, help="words that metadata.csv lacks")
     parser.add_argument("--portraits", type=int, default=2, help="portraits of the test split, beside the examples")
     parser.add_argument("--system", default="starter")
     parser.add_argument("--seed", type=int, default=42)
