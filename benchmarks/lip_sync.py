@@ -20,15 +20,16 @@ from loquent.evaluation.lips import LipFigures, pool
 from loquent.evaluation.report import evaluate_video, table
 
 EXAMPLES = Path(__file__).parents[1] / "src/loquent/examples"
+TRANSCRIPTS = Path(__file__).with_name("lj_transcripts.csv")  # words of a book of 1893, typed by hand
 JFK = "and so my fellow americans ask not what your country can do for you ask what you can do for your country"
 FIRST_HELD_OUT = 25
 
 
-def held_out_speech(data: Path, transcripts: Path | None) -> dict[Path, str]:
+def held_out_speech(data: Path, transcripts: Path) -> dict[Path, str]:
     """Recording -> words. Sentences whose transcript is not in metadata.csv come from `transcripts`."""
     speech = {data / "speech/jfk.flac": JFK}
     rows: dict[str, str] = {}
-    for source in filter(None, (data / "speech/ljspeech/metadata.csv", transcripts)):
+    for source in (data / "speech/ljspeech/metadata.csv", transcripts):
         with open(source, encoding="utf-8") as file:
             for row in csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE):
                 if row and row[-1]:
