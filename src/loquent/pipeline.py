@@ -20,7 +20,7 @@ import numpy as np
 from loquent import __version__, provenance
 from loquent.errors import LoquentError, VideoError
 from loquent.systems import DEFAULT_SYSTEM, System, load_system
-from loquent.types import MOTION_RATE_HZ, Clip, Controls, Face, Motion, Photo, Portrait, Speech
+from loquent.types import MOTION_RATE_HZ, Clip, Controls, Face, Motion, Photo, Portrait, SomeMotion, Speech
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -165,6 +165,7 @@ class TalkingHead:
         if speech is not None:
             inputs["speech"] = {"name": speech.name, "sha256": speech.sha256}
         if motion is not None:
+            self._check_speaks_arkit("draw a motion file of face parameters")
             motion, inputs["motion"] = _read_motion(motion)
         settings = describe_settings(inputs, self.system.name, controls, video, face)
         return Work(portrait, speech, motion, controls, video, settings)
@@ -277,12 +278,20 @@ class TalkingHead:
 
         Without a photo, the motion is that of an average face at rest.
         """
+        self._check_speaks_arkit("give face parameters")
         portrait = average_portrait() if photo is None else photo
         work = self.prepare(portrait, speech, controls, video=VideoSettings(fps=fps), face=face)
         with closing(self.motion_pieces(work)) as pieces:
             return Motion.concatenate(list(pieces))
 
-    def motion_pieces(self, work: Work) -> Ahead[Motion]:
+    def _check_speaks_arkit(self, task: str) -> None:
+        if self.system.space != Motion.space:
+            raise LoquentError(
+                f"the system {self.system.name!r} cannot {task}: its motion is in a space of its own "
+                f"({self.system.space}); choose the system {DEFAULT_SYSTEM!r}"
+            )
+
+    def motion_pieces(self, work: Work) -> Ahead[Any]:
         """Consecutive pieces of the video's motion at its own frame rate, made in a background thread. Close it."""
         from loquent.motion.controls import apply_controls
         from loquent.motion.resample import resample
@@ -293,19 +302,21 @@ class TalkingHead:
             assert work.speech is not None
             features = self.system.encoder.encode(work.speech)
             pieces = self.system.generator.generate(features, work.portrait, work.controls)
-            pieces = apply_controls(pieces, work.controls, work.portrait.rest_expression)
+            if self.system.space == Motion.space:
+                pieces = apply_controls(pieces, work.controls, work.portrait.rest_expression)
         return Ahead(resample(pieces, work.video.fps, work.num_frames))
 
 
 def _draw(
-    pieces: Iterable[Motion],
-    renderer: Renderer,
+    pieces: Iterable[SomeMotion],
+    renderer: Renderer[SomeMotion],
     take: Callable[[NDArray[np.uint8]], None],
     num_frames: int,
     progress: Progress | None,
-) -> Motion:
+) -> SomeMotion:
     """Draws every frame, hands each to `take`, and returns the motion that was drawn."""
-    drawn, done = [], 0
+    drawn: list[SomeMotion] = []
+    done = 0
     for piece in pieces:
         drawn.append(piece)
         for frame in renderer.render(piece):
@@ -313,7 +324,7 @@ def _draw(
             done += 1
             if progress is not None:
                 progress(done, num_frames)
-    return Motion.concatenate(drawn)
+    return drawn[0].with_vector(np.concatenate([piece.to_vector() for piece in drawn]), drawn[0].rate_hz)
 
 
 def open_writer(work: Work, output: str | Path, size_px: tuple[int, int]) -> VideoWriter:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loquent.errors import LoquentError, WeightsError
 
@@ -24,9 +24,10 @@ class System:
 
     name: str
     encoder: SpeechEncoder
-    generator: MotionGenerator
-    make_renderer: Callable[[Portrait, int | None], Renderer]  # portrait, longest side of the frames in px or None
+    generator: MotionGenerator[Any]
+    make_renderer: Callable[[Portrait, int | None], Renderer[Any]]  # portrait, longest side of the frames in px or None
     device: str = "cpu"
+    space: str = "arkit"  # of the motion between generator and renderer: `Motion`, or `MotionCodes` of that space
 
 
 @dataclass(frozen=True)

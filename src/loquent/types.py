@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -127,6 +127,8 @@ class Motion:
         MotionError: the arrays disagree in length or hold values that are not finite.
     """
 
+    space: ClassVar[str] = "arkit"
+
     expression: NDArray[np.float32]  # (T, 52), ARKit weights, 0 neutral, 1 full; order of ARKIT_NAMES
     rotation: NDArray[np.float32]  # (T, 3), pitch, yaw, roll in radians, relative to the photo's pose
     translation: NDArray[np.float32]  # (T, 3), x right, y down, z away, in interocular distances, relative to the photo
@@ -176,9 +178,59 @@ class Motion:
         expression, rotation, translation, gaze = np.split(np.asarray(vector, np.float32), [52, 55, 58], axis=1)
         return Motion(expression, rotation, translation, gaze.reshape(-1, 2, 2), rate_hz)
 
+    def with_vector(self, vector: NDArray[np.float32], rate_hz: float) -> Motion:
+        """Motion of the same kind with other numbers (T, 62)."""
+        return Motion.from_vector(vector, rate_hz)
+
 
 MOTION_ARRAYS = ("expression", "rotation", "translation", "gaze")
 MOTION_DIM = 62
+
+
+@dataclass(frozen=True, eq=False)
+class MotionCodes:
+    """Motion in a system's own space, where face parameters do not apply: keypoints, implicit codes, landmarks.
+
+    Only the renderer of the system that made it can draw it.
+
+    Raises:
+        MotionError: the values are not a table, or are not finite.
+    """
+
+    values: NDArray[np.float32]  # (T, C), as the space defines them
+    space: str  # the space's name; the module of the system's generator says what its columns are
+    rate_hz: float = MOTION_RATE_HZ
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2:
+            raise MotionError(f"motion codes have shape {self.values.shape}, wanted (frames, numbers)")
+        if not np.isfinite(self.values).all():
+            raise MotionError(f"motion in the space {self.space!r} holds values that are not finite numbers")
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, frames: slice) -> MotionCodes:
+        return replace(self, values=self.values[frames])
+
+    @staticmethod
+    def concatenate(pieces: list[MotionCodes]) -> MotionCodes:
+        """Joins pieces of one space and rate in time order."""
+        return replace(pieces[0], values=np.concatenate([piece.values for piece in pieces]))
+
+    def to_vector(self) -> NDArray[np.float32]:
+        """The values, (T, C)."""
+        return self.values
+
+    def with_vector(self, vector: NDArray[np.float32], rate_hz: float) -> MotionCodes:
+        """Motion of the same space with other numbers (T, C)."""
+        return MotionCodes(vector, self.space, rate_hz)
+
+
+AnyMotion = Motion | MotionCodes
+SomeMotion = TypeVar("SomeMotion", Motion, MotionCodes)
+MotionMade = TypeVar("MotionMade", Motion, MotionCodes, covariant=True)
+MotionDrawn = TypeVar("MotionDrawn", Motion, MotionCodes, contravariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +277,7 @@ class Clip:
     fps: float
     num_frames: int
     size_px: tuple[int, int]  # width, height
-    motion: Motion = field(repr=False)
+    motion: AnyMotion = field(repr=False)  # face parameters, or codes for a system with a motion space of its own
     settings: dict = field(default_factory=dict)  # what re-creates it: system, controls, hashes, version
     frames: NDArray[np.uint8] | None = field(default=None, repr=False)  # (T, H, W, 3) when no path was given
 
@@ -242,22 +294,26 @@ class SpeechEncoder(Protocol):
         ...
 
 
-class MotionGenerator(Protocol):
-    """Turns features into motion, window by window."""
+class MotionGenerator(Protocol[MotionMade]):
+    """Turns features into motion, window by window. Codes (not `Motion`) are made with the controls applied."""
 
-    def generate(self, features: Iterator[SpeechFeatures], portrait: Portrait, controls: Controls) -> Iterator[Motion]:
+    def generate(
+        self, features: Iterator[SpeechFeatures], portrait: Portrait, controls: Controls
+    ) -> Iterator[MotionMade]:
         """Yields consecutive pieces of final motion; joined, they are as long as the features."""
         ...
 
 
-class Renderer(Protocol):
-    """Draws frames of one portrait. Built by `loquent.systems` from the portrait and the wanted size."""
+class Renderer(Protocol[MotionDrawn]):
+    """Draws frames of one portrait, for one video: pieces of motion come in order, and it may keep what it needs of
+    earlier ones. Built by `loquent.systems` from the portrait and the wanted size.
+    """
 
     @property
     def size_px(self) -> tuple[int, int]:
         """Width and height of every frame; both even."""
         ...
 
-    def render(self, motion: Motion) -> Iterator[NDArray[np.uint8]]:
-        """Yields one RGB frame (H, W, 3) for each row of `motion`. Keeps no state between calls."""
+    def render(self, motion: MotionDrawn) -> Iterator[NDArray[np.uint8]]:
+        """Yields one RGB frame (H, W, 3) for each row of `motion`."""
         ...

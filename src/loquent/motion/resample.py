@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loquent.errors import MotionError
-from loquent.types import MOTION_DIM, Motion
+from loquent.types import SomeMotion
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def resample(pieces: Iterable[Motion], fps: float, num_frames: int | None = None) -> Iterator[Motion]:
+def resample(pieces: Iterable[SomeMotion], fps: float, num_frames: int | None = None) -> Iterator[SomeMotion]:
     """Interpolates motion to `fps`; frame i shows time i / fps.
 
     The curve through the given frames is a monotone cubic (Fritsch and Carlson 1980, with Brodlie's weighted harmonic
@@ -22,7 +22,7 @@ def resample(pieces: Iterable[Motion], fps: float, num_frames: int | None = None
     exactly as far as it was asked to. The result does not depend on how the motion is cut into pieces.
 
     Args:
-        pieces: consecutive motion of one rate; empty pieces are allowed.
+        pieces: consecutive motion of one kind and rate; empty pieces are allowed.
         fps: frames a second of the result.
         num_frames: length of the result; the last frame is held where the motion is shorter. None covers the motion's
             duration, rounded to the nearest frame.
@@ -37,31 +37,31 @@ def resample(pieces: Iterable[Motion], fps: float, num_frames: int | None = None
         raise MotionError(f"frame rate {fps} is not a positive number")
     if num_frames is not None and num_frames < 0:
         raise MotionError(f"{num_frames} frames were asked for; the number must not be negative")
-    known = np.zeros((0, MOTION_DIM), np.float32)  # frames first .. first + len(known) - 1
-    first, done, rate_hz = 0, 0, 0.0
+    known = np.zeros((0, 0), np.float32)  # frames first .. first + len(known) - 1
+    kind, first, done, rate_hz = None, 0, 0, 0.0
     for piece in pieces:
         if not len(piece):
             continue
         if rate_hz not in (0.0, piece.rate_hz):
             raise MotionError(f"motion of {piece.rate_hz:g} frames a second follows motion of {rate_hz:g}")
-        rate_hz = piece.rate_hz
-        known = np.concatenate([known, piece.to_vector()])
+        kind, rate_hz = piece, piece.rate_hz
+        known = np.concatenate([known, piece.to_vector()]) if len(known) else piece.to_vector()
         # A position needs the frame two after its own, which the slope at its right end is made of.
         complete = _frames_before(first + len(known) - 2, fps / rate_hz)
         until = complete if num_frames is None else min(complete, num_frames)
         if until > done:
-            yield _sample(known, first, np.arange(done, until), rate_hz, fps)
+            yield kind.with_vector(_sample(known, first, np.arange(done, until), rate_hz, fps), float(fps))
             done = until
             if done == num_frames:
                 return
         keep_from = max(int(np.floor(done * rate_hz / fps)) - 1, first)
         known, first = known[keep_from - first :], keep_from
-    if not len(known):
+    if kind is None:
         raise MotionError("there is no motion to resample; give at least one frame")
     if num_frames is None:
         num_frames = max(1, int(np.floor((first + len(known)) * fps / rate_hz + 0.5)))
     if num_frames > done:
-        yield _sample(known, first, np.arange(done, num_frames), rate_hz, fps)
+        yield kind.with_vector(_sample(known, first, np.arange(done, num_frames), rate_hz, fps), float(fps))
 
 
 def _frames_before(position: int, ratio: float) -> int:
@@ -74,8 +74,8 @@ def _frames_before(position: int, ratio: float) -> int:
     return count
 
 
-def _sample(known: NDArray, first: int, frames: NDArray, rate_hz: float, fps: float) -> Motion:
-    """Motion at the output frames, from given frames first .. first + len(known) - 1; held beyond the last one."""
+def _sample(known: NDArray, first: int, frames: NDArray, rate_hz: float, fps: float) -> NDArray[np.float32]:
+    """Values at the output frames, from given frames first .. first + len(known) - 1; held beyond the last one."""
     place = np.clip(frames * (rate_hz / fps) - first, 0, len(known) - 1)
     left = np.minimum(np.floor(place + 1e-9).astype(np.int64), max(len(known) - 2, 0))
     right = np.minimum(left + 1, len(known) - 1)
@@ -86,7 +86,7 @@ def _sample(known: NDArray, first: int, frames: NDArray, rate_hz: float, fps: fl
     value = (2 * u3 - 3 * u2 + 1) * a + (u3 - 2 * u2 + u) * slope_left
     value += (3 * u2 - 2 * u3) * b + (u3 - u2) * slope_right
     value = np.clip(value, np.minimum(a, b), np.maximum(a, b))  # rounding only
-    return Motion.from_vector(value.astype(np.float32), float(fps))
+    return value.astype(np.float32)
 
 
 def _slopes(known: NDArray, at: NDArray, first: int) -> NDArray[np.float64]:
