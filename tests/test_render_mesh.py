@@ -9,6 +9,7 @@ import pytest
 from loquent.face.topology import FACE_OVAL, LIPS_INNER_LOWER, LIPS_INNER_UPPER, LIPS_OUTER_LOWER, LIPS_OUTER_UPPER
 from loquent.motion.face_model import face_tables, fit_face
 from loquent.render.mesh import MeshRenderer, _limit_wide_eyes
+from loquent.render.person import head_poses
 from loquent.types import ARKIT_INDEX, Face, Motion, Photo, Portrait
 
 WIDTH, HEIGHT, IOD = 261, 301, 90.0
@@ -150,7 +151,7 @@ def test_a_face_cut_by_the_border_renders(portrait: Portrait):
 def test_pivot_is_the_face_models(renderer: MeshRenderer):
     motion = _rest(renderer, 1)
     motion.rotation[:] = (0.1, -0.2, 0.05)
-    (pose,) = renderer._poses(motion)
+    (pose,) = head_poses(renderer.shape, motion.rotation, motion.translation)
     rest = renderer.shape.landmarks(motion.expression)[0]
     wanted = renderer.shape.landmarks(motion.expression, motion.rotation)[0]
     assert np.allclose(rest @ pose.matrix.T + pose.offset, wanted, atol=0.02)
