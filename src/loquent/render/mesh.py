@@ -61,6 +61,14 @@ class MeshRenderer:
         for start in range(0, len(motion), _BATCH):
             yield from self._render_batch(motion[slice(start, start + _BATCH)])
 
+    def shown(self, motion: Motion) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
+        """For each frame where the person's pixels come from, lips and eyes apart; see `Person.shown`."""
+        expression = _limit_wide_eyes(motion.expression, self.shape.rest_expression)
+        shift = (self.shape.landmarks(expression, gaze=motion.gaze) - self._landmarks).astype(np.float32)
+        spread = self._person.field.spread(shift)
+        for frame, pose in enumerate(head_poses(self.shape, motion.rotation, motion.translation)):
+            yield self._person.shown(spread[frame], pose)
+
     def _render_batch(self, motion: Motion) -> Iterator[NDArray[np.uint8]]:
         shape = self.shape
         expression = _limit_wide_eyes(motion.expression, shape.rest_expression)

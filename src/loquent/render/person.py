@@ -68,10 +68,8 @@ class Person:
 
     def draw(self, shift: NDArray[np.float32], pose: Pose) -> NDArray[np.uint8]:
         """A frame (H, W, 3); `shift` is one frame of `field.spread`."""
-        lattice, box = self._lattice, self._box
-        displacement = self.field.displacement(shift, pose).reshape(lattice.num_rows, lattice.num_columns, 2)
-        source = invert(unfold(displacement, lattice.step_px), lattice, lattice.points())
-        moved = self._texture.draw(source, lattice, box)
+        box = self._box
+        moved = self._texture.draw(self._source(shift, pose), self._lattice, box)
         behind = cv2.cvtColor(cv2.bitwise_not(cv2.extractChannel(moved, 3)), cv2.COLOR_GRAY2RGB)
         cv2.multiply(self._background, behind, dst=behind, scale=1 / 255)
         cv2.add(cv2.cvtColor(moved, cv2.COLOR_RGBA2RGB), behind, dst=behind)
@@ -80,6 +78,24 @@ class Person:
         picture = self._pixels.copy()
         picture[box[1] : box[3], box[0] : box[2]] = behind
         return picture
+
+    def shown(self, shift: NDArray[np.float32], pose: Pose) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """What a frame shows where: the place of the photo (H, W, 2) that the person at a pixel comes from, in pixels,
+        and how much of the pixel is person, (H, W), 255 all. Arguments as in `draw`."""
+        left, top, right, bottom = self._box
+        source = self._source(shift, pose)
+        height, width = self._pixels.shape[:2]
+        places = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
+        places[top:bottom, left:right] = self._lattice.pixel_map(source, self._box)
+        share = np.zeros((height, width), np.uint8)
+        share[top:bottom, left:right] = self._texture.draw(source, self._lattice, self._box)[..., 3]
+        return places, share
+
+    def _source(self, shift: NDArray[np.float32], pose: Pose) -> NDArray[np.float32]:
+        """Places of the photo that the lattice's points show."""
+        lattice = self._lattice
+        displacement = self.field.displacement(shift, pose).reshape(lattice.num_rows, lattice.num_columns, 2)
+        return invert(unfold(displacement, lattice.step_px), lattice, lattice.points())
 
 
 def head_poses(shape: FaceShape, rotation: NDArray, translation: NDArray) -> list[Pose]:
