@@ -1,114 +1,180 @@
-"""The debug recipe: a tiny generator on made-up data, trained, stopped and resumed on a CPU."""
+"""The loop itself, on networks of a few numbers."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from loquent.errors import LoquentError
-from loquent.models.moda.config import get_preset
-from loquent.training.loop import TrainSettings
-from loquent.training.moda_data import MotionWindows, motion_statistics, normalise
-from loquent.training.moda_motion import train_generator
+from loquent.training.checkpoint import load_checkpoint
+from loquent.training.loop import Learner, TrainSettings, train, train_together
+from loquent.training.optimizers import OptimizerSettings
 
-TINY = get_preset("tiny")
-DEBUG = TrainSettings(steps=6, learning_rate=3e-3, warmup_steps=2, save_every=3, log_every=3)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Motion that follows one feature, in three utterances."""
-    folder = tmp_path_factory.mktemp("cache")
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((150, TINY.audio_layers, TINY.audio_dim))
-    motion = features[:, 0, :1] * rng.standard_normal((1, 62))
-    motion[:, 5] = 0
-    np.save(folder / "features-0.npy", features.astype(np.float16))
-    np.save(folder / "motion.npy", motion.astype(np.float16))
-    np.save(folder / "statistics.npy", np.stack(motion_statistics(motion.astype(np.float16).astype(np.float32))))
-    np.save(folder / "starts.npy", np.array([0, 70, 85, 150]))
-    np.save(folder / "emotion.npy", np.eye(3, 9, dtype=np.float32))
-    np.save(folder / "style.npy", rng.standard_normal((3, 8)).astype(np.float32))
-    return folder
+SETTINGS = TrainSettings(steps=12, learning_rate=0.02, warmup_steps=2, save_every=4, log_every=4)
+JUDGE = OptimizerSettings(optimizer="adam", learning_rate=0.05, betas=(0.5, 0.999))
 
 
-@pytest.fixture
-def windows(cache):
-    return MotionWindows(cache, TINY.num_frames, batch_size=4)
+@dataclass(frozen=True, eq=False)
+class Batch:
+    x: torch.Tensor
+    y: torch.Tensor
 
 
-def weights(generator) -> torch.Tensor:
-    return torch.cat([value.flatten() for value in generator.network.state_dict().values()])
+def make_batch(number: int) -> Batch:
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(number))
+    return Batch(x, x.sum(1, keepdim=True))
 
 
-def test_windows_start_at_rest_or_after_the_frame_before(windows):
-    for step in range(20):
-        batch = windows.batch(step)
-        assert batch.motion.shape == (4, TINY.num_frames, 62)
-        assert (batch.mask.sum(1) >= 1).all()
-        assert not batch.audio[batch.mask == 0].any()
-        assert not batch.motion[..., 5].any()
-        rest = torch.from_numpy(windows.rest)
-        for previous, motion in zip(batch.previous, batch.motion, strict=True):
-            at = np.abs(windows.motion - motion[0].numpy()).sum(1).argmin()
-            expected = rest if at in windows.starts else torch.from_numpy(windows.motion[at - 1])
-            torch.testing.assert_close(previous, expected)
+def squared_error(network, batch, random):
+    noise = 0.01 * torch.randn(batch.x.shape, generator=random)
+    return {"loss": (network(batch.x + noise) - batch.y).square().mean()}
 
 
-def test_statistics_and_normalising_agree():
-    motion = np.random.default_rng(1).normal(3, 2, (500, 4)).astype(np.float32)
-    motion[:, 2] = 0.5
-    mean, std = motion_statistics(motion)
-    values = normalise(motion, mean, std)
-    np.testing.assert_allclose(values.mean(0), 0, atol=1e-4)
-    np.testing.assert_allclose(values.std(0), [1, 1, 0, 1], atol=1e-3)
-    assert std[2] == 0
+def small_network(seed: int = 0, dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 1))
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_stopped_and_resumed_equals_uninterrupted(windows, tmp_path, bfloat16):
-    settings = replace(DEBUG, bfloat16=bfloat16)
-    whole = train_generator(windows, TINY, settings, tmp_path / "whole", None)
-    stopped = tmp_path / "stopped"
-    with pytest.raises(KeyboardInterrupt):
-        train_generator(_StopsAt(windows, 4), TINY, settings, stopped, None)
-    resumed = train_generator(windows, TINY, settings, stopped, None)
-    torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
+def values(network: nn.Module) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in network.state_dict().values()])
 
 
-class _StopsAt:
-    """Windows whose batch of one step never comes."""
+def read_log(folder) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "s_per_step"} for line in lines]
 
-    def __init__(self, windows: MotionWindows, step: int) -> None:
-        self._windows, self._step = windows, step
 
-    def __getattr__(self, name: str):
-        return getattr(self._windows, name)
-
-    def batch(self, step: int):
-        if step == self._step:
+def stops_at(step: int):
+    def make(number):
+        if number == step:
             raise KeyboardInterrupt
-        return self._windows.batch(step)
+        return make_batch(number)
+
+    return make
 
 
-def test_the_loss_falls_and_weights_are_exported(windows, tmp_path):
-    settings = replace(DEBUG, steps=45, learning_rate=1e-2, log_every=9, save_every=45)
-    train_generator(windows, TINY, settings, tmp_path / "run", tmp_path / "export")
-    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert lines[-1]["denoise"] < 0.9 * lines[0]["denoise"]
-    assert (tmp_path / "export" / "model.safetensors").is_file()
+def adversarial_turns(networks, batch, random, step):
+    """The drawing network wants its numbers to be taken for x; the judge comes in at step 3."""
+    made = networks["drawing"](torch.randn(batch.x.shape, generator=random))
+    yield "drawing", {"loss": -networks["judge"](made).mean() + (made - batch.y).square().mean(), "size": made.std()}
+    if step >= 3:
+        logits_real, logits_made = networks["judge"](batch.y), networks["judge"](made.detach())
+        yield "judge", {"loss": (1 - logits_real).relu().mean() + (1 + logits_made).relu().mean()}
 
 
-def test_rate_warms_up_and_falls():
-    settings = TrainSettings(steps=100, learning_rate=1.0, warmup_steps=10, decay_share=0.5)
-    assert settings.rate_at(0) == pytest.approx(0.1)
-    assert settings.rate_at(30) == 1.0
-    assert settings.rate_at(75) == pytest.approx(0.5)
-    assert settings.rate_at(99) == pytest.approx(0.05)
+def adversarial_learners() -> dict[str, Learner]:
+    drawing = small_network()
+    return {"drawing": Learner(drawing, SETTINGS), "judge": Learner(nn.Linear(1, 1), JUDGE)}
 
 
-def test_an_unfinished_cache_is_an_error(tmp_path):
-    with pytest.raises(LoquentError, match="run `python -m"):
-        MotionWindows(tmp_path, 20, 4)
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "adan"])
+def test_every_optimizer_lowers_the_loss_and_resumes_exactly(tmp_path, optimizer):
+    betas = (0.02, 0.08, 0.01) if optimizer == "adan" else (0.9, 0.98)
+    settings = replace(SETTINGS, steps=40, optimizer=optimizer, betas=betas, save_every=16)
+    whole = train(small_network(dropout=0.1), squared_error, make_batch, settings, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(small_network(dropout=0.1), squared_error, stops_at(30), settings, tmp_path / "stopped")
+    resumed = train(small_network(seed=9, dropout=0.1), squared_error, make_batch, settings, tmp_path / "stopped")
+    torch.testing.assert_close(values(resumed), values(whole), rtol=0, atol=0)
+    log = read_log(tmp_path / "whole")
+    assert log == read_log(tmp_path / "stopped")
+    assert [line["step"] for line in log] == [4, 8, 12, 16, 20, 24, 28, 32, 36, 40]
+    assert log[-1]["loss"] < 0.8 * log[0]["loss"]
+
+
+def test_two_networks_take_turns_and_resume_exactly(tmp_path):
+    whole, stopped = adversarial_learners(), adversarial_learners()
+    train_together(whole, adversarial_turns, make_batch, SETTINGS, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train_together(stopped, adversarial_turns, stops_at(9), SETTINGS, tmp_path / "stopped")
+    resumed = adversarial_learners()
+    train_together(resumed, adversarial_turns, make_batch, SETTINGS, tmp_path / "stopped")
+    for name, learner in whole.items():
+        torch.testing.assert_close(values(resumed[name].network), values(learner.network), rtol=0, atol=0)
+    assert read_log(tmp_path / "whole") == read_log(tmp_path / "stopped")
+    assert set(load_checkpoint(tmp_path / "whole") or {}) == {
+        "step", "ema", "network", "optimizer", "judge.network", "judge.optimizer",
+    }  # fmt: skip
+    assert {"loss", "size", "gradient", "judge.loss", "judge.gradient"} <= set(read_log(tmp_path / "whole")[0])
+
+
+def test_a_turn_moves_its_own_network_alone(tmp_path):
+    learners = adversarial_learners()
+    before = {name: values(learner.network).clone() for name, learner in learners.items()}
+    train_together(learners, adversarial_turns, make_batch, replace(SETTINGS, steps=3), tmp_path)
+    assert not torch.equal(values(learners["drawing"].network), before["drawing"])
+    torch.testing.assert_close(values(learners["judge"].network), before["judge"], rtol=0, atol=0)
+
+
+def test_several_small_batches_are_one_large_one(tmp_path):
+    def exact_error(network, batch, random):
+        return {"loss": (network(batch.x) - batch.y).square().mean()}
+
+    def large_batch(number):
+        parts = [make_batch(3 * number + part) for part in range(3)]
+        return Batch(torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts]))
+
+    settings = replace(SETTINGS, batches_per_step=3)
+    several = train(small_network(), exact_error, make_batch, settings, tmp_path / "several")
+    one = train(small_network(), exact_error, large_batch, SETTINGS, tmp_path / "one")
+    torch.testing.assert_close(values(several), values(one), rtol=1e-4, atol=1e-6)
+
+
+def test_batches_made_ahead_are_the_same(tmp_path):
+    settings = replace(SETTINGS, steps=4)
+    plain = train(small_network(), squared_error, make_batch, settings, tmp_path / "plain")
+    ahead = train(small_network(), squared_error, make_batch, replace(settings, loader_workers=1), tmp_path / "ahead")
+    torch.testing.assert_close(values(ahead), values(plain), rtol=0, atol=0)
+
+
+def test_frozen_weights_stay(tmp_path):
+    network = small_network()
+    network[0].requires_grad_(False)
+    before = values(network[0]).clone()
+    train(network, squared_error, make_batch, SETTINGS, tmp_path)
+    torch.testing.assert_close(values(network[0]), before, rtol=0, atol=0)
+
+
+def test_hooks_get_the_averaged_network_in_time(tmp_path):
+    saved, sampled = [], []
+    settings = replace(SETTINGS, sample_every=5)
+    mean = train(
+        small_network(), squared_error, make_batch, settings, tmp_path,
+        lambda ema, step: saved.append(step), lambda ema, step: sampled.append((step, ema)),
+    )  # fmt: skip
+    assert saved == [4, 8, 12]
+    assert [step for step, _ in sampled] == [5, 10]
+    assert sampled[0][1] is mean
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
+    def spoilt(network, batch, random):
+        return {"loss": network(batch.x).mean() / 0}
+
+    with pytest.raises(LoquentError, match="lower the learning rate"):
+        train(small_network(), spoilt, make_batch, SETTINGS, tmp_path)
+    assert load_checkpoint(tmp_path) is None
+
+
+def test_networks_with_batch_norm_are_not_trained_wholly_in_bfloat16(tmp_path):
+    network = nn.Sequential(nn.Linear(4, 1), nn.BatchNorm1d(1))
+    with pytest.raises(LoquentError, match="autocast"):
+        train(network, squared_error, make_batch, replace(SETTINGS, bfloat16=True), tmp_path)
+    train(network, squared_error, make_batch, replace(SETTINGS, autocast=True), tmp_path)
+    assert (network[1].running_mean != 0).all()
+
+
+def test_curves_reach_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    train(small_network(), squared_error, make_batch, replace(SETTINGS, tensorboard=True), tmp_path)
+    assert list((tmp_path / "curves").glob("events*"))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), [({"optimizer": "sgd"}, "choose one of adamw"), ({"optimizer": "adan"}, "takes 3 betas")]
+)
+def test_wrong_optimizers_are_refused(values, message):
+    with pytest.raises(LoquentError, match=message):
+        OptimizerSettings(**values)
