@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         VideoError,
         WeightsError,
     )
+    from loquent.motion.control_track import ControlRow, ControlTrack
     from loquent.pipeline import TalkingHead
     from loquent.types import ARKIT_NAMES, EMOTIONS, Clip, Controls, Motion, Photo, Portrait, Speech
 
@@ -33,6 +34,8 @@ __all__ = [
     "ARKIT_NAMES",
     "EMOTIONS",
     "Clip",
+    "ControlRow",
+    "ControlTrack",
     "Controls",
     "ControlsError",
     "FaceError",
@@ -55,7 +58,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'loquent' has no attribute {name!r}")
-    module = "errors" if name.endswith("Error") else "pipeline" if name == "TalkingHead" else "types"
+    elsewhere = dict.fromkeys(("ControlRow", "ControlTrack"), "motion.control_track") | {"TalkingHead": "pipeline"}
+    module = "errors" if name.endswith("Error") else elsewhere.get(name, "types")
     return getattr(importlib.import_module(f"loquent.{module}"), name)
 
 

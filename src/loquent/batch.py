@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from loquent import provenance
 from loquent.errors import LoquentError
+from loquent.motion.control_track import ControlTrack
 from loquent.pipeline import FaceSettings, VideoSettings, describe_settings
 from loquent.types import Controls, Speech
 
@@ -134,8 +135,8 @@ def jobs_from_manifest(manifest: Path, template: Job, output: Path | None = None
     """One video a row of a CSV file (with a header) or a JSON-lines file.
 
     Columns: photo, output, and speech or text (with voice) or motion; then, where a row differs from the command line,
-    any control (emotion, seed, ...), fps, size, quality, preset, face. Paths count from the manifest's folder, outputs
-    from `output` when it is given.
+    any control (emotion, seed, ...), controls (a control track's file), fps, size, quality, preset, face. Paths count
+    from the manifest's folder, outputs from `output` when it is given.
 
     Raises:
         LoquentError: the file cannot be read, or a row is not valid; the message names the row.
@@ -177,6 +178,7 @@ class _ManifestRow(BaseModel):
     text: str | None = None
     voice: str = DEFAULT_VOICE
     motion: Path | None = None
+    controls: Path | None = None
     emotion: str | None = None
     emotion_strength: float | None = None
     amount: float | None = None
@@ -214,10 +216,13 @@ class _ManifestRow(BaseModel):
             sound=sound,
             output=output_folder / self.output,
             motion=motion,
-            controls=replace(template.controls, **self._given(Controls)),
+            controls=replace(template.controls, **self._given(Controls), **self._track(input_folder)),
             video=replace(template.video, **self._given(VideoSettings)),
             face=replace(template.face, **self._given(FaceSettings)),
         )
+
+    def _track(self, input_folder: Path) -> dict[str, ControlTrack]:
+        return {} if self.controls is None else {"track": ControlTrack.read(input_folder / self.controls)}
 
     def _given(self, settings_class: type) -> dict[str, Any]:
         """The row's own values for the fields of a settings class."""

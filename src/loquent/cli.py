@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from loquent.batch import Job, Sound
+    from loquent.motion.control_track import ControlTrack
     from loquent.pipeline import Progress, TalkingHead, Work
     from loquent.types import Clip
 
@@ -66,6 +67,11 @@ LipsOption = Annotated[float, typer.Option(help="Lip movement, 0 to 2.", rich_he
 KeepExpressionOption = Annotated[
     float, typer.Option(help="How much of the photo's own expression stays, 0 to 1.", rich_help_panel=_MOTION)
 ]
+ControlsOption = Annotated[
+    Path | None,
+    typer.Option(help="Control track (CSV or JSON): emotion, head, gaze, blinks and amounts over time.",
+                 rich_help_panel=_MOTION, show_default=False),
+]  # fmt: skip
 StepsOption = Annotated[int, typer.Option(help="Steps of the sampler; more is slower.", rich_help_panel=_MOTION)]
 GuidanceOption = Annotated[float, typer.Option(help="How closely to follow the speech.", rich_help_panel=_MOTION)]
 FaceOption = Annotated[
@@ -156,6 +162,7 @@ def animate(
     blinks: BlinksOption = 1.0,
     lips: LipsOption = 1.0,
     keep_expression: KeepExpressionOption = 0.5,
+    controls: ControlsOption = None,
     steps: StepsOption = 10,
     guidance: GuidanceOption = 2.5,
     fps: Annotated[
@@ -198,6 +205,7 @@ def animate(
         controls=Controls(
             emotion=emotion, emotion_strength=emotion_strength, amount=amount, head=head, brows=brows, blinks=blinks,
             lips=lips, keep_expression=keep_expression, seed=seed, steps=steps, guidance=guidance,
+            track=_read_track(controls),
         ),
         video=VideoSettings(fps=float(parse_fps(fps)), size=size, quality=quality, preset=preset),
         face=FaceSettings(face=face, backend=face_backend, model=face_model),
@@ -237,6 +245,7 @@ def export(
     brows: BrowsOption = 1.0,
     blinks: BlinksOption = 1.0,
     lips: LipsOption = 1.0,
+    controls: ControlsOption = None,
     steps: StepsOption = 10,
     guidance: GuidanceOption = 2.5,
     fps: Annotated[str, typer.Option(help="Rows a second.", rich_help_panel=_MOTION)] = "25",
@@ -256,16 +265,16 @@ def export(
     if len(photos) > 1 or len(sounds) != 1:
         raise LoquentError(f"export takes one recording and at most one photo; got {len(sounds)} and {len(photos)}")
     _refuse_existing(output, overwrite)
-    controls = Controls(
+    asked = Controls(
         emotion=emotion, emotion_strength=emotion_strength, amount=amount, head=head, brows=brows, blinks=blinks,
-        lips=lips, seed=seed, steps=steps, guidance=guidance,
+        lips=lips, seed=seed, steps=steps, guidance=guidance, track=_read_track(controls),
     )  # fmt: skip
     started = time.perf_counter()
     with _stderr().status("Making the motion"):
         talking_head = TalkingHead.from_pretrained(system, device)
         settings = FaceSettings(face=face, backend=face_backend, model=face_model)
         motion = talking_head.motion(
-            sounds[0].source(), photos[0] if photos else None, controls, fps=float(parse_fps(fps)), face=settings
+            sounds[0].source(), photos[0] if photos else None, asked, fps=float(parse_fps(fps)), face=settings
         )
         write_motion(motion, output)
     print(f"{output}: {len(motion)} rows at {fps} a second, in {time.perf_counter() - started:.1f} s")
@@ -395,6 +404,8 @@ def _print_plan(head: TalkingHead, job: Job, work: Work) -> None:
     from loquent.pipeline import open_writer
 
     portrait, controls = work.portrait, work.controls.as_dict()
+    if (track := work.controls.track) is not None:
+        controls["track"] = f"of {len(track.rows)} rows to {track.end_s:g} s"
     size_px = head.system.make_renderer(portrait, work.video.size).size_px
     if job.output.parent.is_dir():  # a batch makes its folders
         open_writer(work, job.output, size_px)
@@ -447,6 +458,12 @@ def _split_inputs(inputs: list[Path] | None, text: str | None, voice: str) -> tu
         raise LoquentError(f"--text and the recording {recordings[0]} were both given; leave one out")
     sounds = [Sound(path=path) for path in recordings]
     return photos, sounds if text is None else [Sound(text=text, voice=voice)]
+
+
+def _read_track(path: Path | None) -> ControlTrack | None:
+    from loquent.motion.control_track import ControlTrack
+
+    return None if path is None else ControlTrack.read(path)
 
 
 def _refuse_existing(output: Path, overwrite: bool) -> None:

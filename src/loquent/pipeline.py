@@ -7,6 +7,7 @@ as soon as their motion exists, and the writer encodes them while the next ones 
 from __future__ import annotations
 
 import hashlib
+import logging
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from loquent.media.image import PictureSource
     from loquent.media.video import VideoWriter
     from loquent.types import Renderer
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Progress = Callable[[int, int], None]  # frames finished, frames in all
@@ -159,11 +162,18 @@ class TalkingHead:
             raise LoquentError("neither speech nor motion was given; pass a recording, or a motion to draw")
         face = face or FaceSettings()
         controls, video = controls or Controls(), video or VideoSettings()
+        if motion is not None and controls.track is not None:
+            raise LoquentError("a motion is drawn as it is, so a control track has no effect on it; leave one out")
         portrait = self.portrait(photo, face=face.face, face_backend=face.backend, face_model=face.model)
         speech = speech if speech is None or isinstance(speech, Speech) else read_audio(speech)
         inputs = {"photo": {"name": portrait.photo.name, "sha256": portrait.photo.sha256}}
         if speech is not None:
             inputs["speech"] = {"name": speech.name, "sha256": speech.sha256}
+            if controls.track is not None and controls.track.end_s > speech.duration_s:
+                logger.warning(
+                    "the control track goes on to %.1f s; the speech ends at %.1f s",
+                    controls.track.end_s, speech.duration_s,
+                )  # fmt: skip
         if motion is not None:
             self._check_speaks_arkit("draw a motion file of face parameters")
             motion, inputs["motion"] = _read_motion(motion)
@@ -303,7 +313,7 @@ class TalkingHead:
             features = self.system.encoder.encode(work.speech)
             pieces = self.system.generator.generate(features, work.portrait, work.controls)
             if self.system.space == Motion.space:
-                pieces = apply_controls(pieces, work.controls, work.portrait.rest_expression)
+                pieces = apply_controls(pieces, work.controls, work.portrait.rest_expression, work.portrait.pose_rad)
         return Ahead(resample(pieces, work.video.fps, work.num_frames))
 
 

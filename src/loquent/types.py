@@ -15,11 +15,16 @@ from loquent.errors import ControlsError, MotionError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from loquent.motion.control_track import ControlTrack
+
 MOTION_RATE_HZ = 25.0
 SPEECH_RATE_HZ = 16_000
 
 # Order of MoDA's emotion table (specs: labels 0..7; 8 is the null label used by guidance).
 EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+
+# IF-MDM's published settings of motion statistics, by our names; `loquent.models.ifmdm.statistics` explains them.
+MOTION_STATISTICS = ("free", "mean_portrait", "mean_last", "std_0.1", "std_0.3")
 
 # The 52 weights of ARKit's face tracking, in the order of their names' published list. This order is the
 # order of `Motion.expression` everywhere.
@@ -237,6 +242,8 @@ MotionDrawn = TypeVar("MotionDrawn", Motion, MotionCodes, contravariant=True)
 class Controls:
     """What a user may ask of the motion. Amounts are factors: 1 as generated, 0 none.
 
+    `loquent.motion.control_track.values_at` says what they are at any moment, with or without a track.
+
     Raises:
         ControlsError: a value is out of its range.
     """
@@ -252,6 +259,7 @@ class Controls:
     seed: int = 42
     steps: int = 10  # 1..1000 sampler steps
     guidance: float = 2.5  # 1 is none
+    track: ControlTrack | None = None  # what changes over time; it begins with the values above
 
     def __post_init__(self) -> None:
         if self.emotion not in EMOTIONS:
@@ -266,7 +274,9 @@ class Controls:
                 raise ControlsError(f"{name} is {value!r}; choose a {kind} from {low} to {high}")
 
     def as_dict(self) -> dict[str, float | int | str]:
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        """Plain values, fit for JSON; a track is the text of its CSV file."""
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "track"}
+        return values if self.track is None else values | {"track": self.track.to_csv()}
 
 
 @dataclass(frozen=True, eq=False)
