@@ -14,6 +14,8 @@ from loquent.face.topology import LEFT_EYE_OUTER, MIRRORED, RIGHT_EYE_OUTER
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+HEAD_MARGIN = 1.75  # side of `head_square` in units of the landmarks' box
+
 
 @dataclass(frozen=True, eq=False)
 class FaceCrop:
@@ -88,6 +90,12 @@ def square_around(
     low, high = upright.min(0), upright.max(0)
     centre = rotation.T @ ((low + high) / 2)
     return Square(float(centre[0]), float(centre[1]), float((high - low).max()) * margin, roll)
+
+
+def head_square(landmarks: NDArray[np.floating], margin: float = HEAD_MARGIN) -> Square:
+    """The upright square of head and shoulders that the video systems draw: the landmarks' box, brow to chin, is 57 %
+    of its side and in its middle."""
+    return square_around(landmarks, margin, roll_rad=0.0)
 
 
 def cut(photo: NDArray[np.uint8], square: Square, size: int) -> FaceCrop:
