@@ -93,7 +93,7 @@ class People:
 
     def _read(self, name: str) -> Sitter:
         pixels = read_rgb(self._folder / f"{name}.jpg")[_BORDER_PX:-_BORDER_PX, _BORDER_PX:-_BORDER_PX]
-        landmarks = self._landmarks[name] - np.float32((_BORDER_PX, _BORDER_PX, 0))
+        landmarks = self._landmarks[name] - np.array([_BORDER_PX, _BORDER_PX, 0], np.float32)
         return Sitter(name, np.ascontiguousarray(pixels), landmarks)
 
 
@@ -166,7 +166,7 @@ def free_motion(portrait: Portrait, corpus: Corpus, num_frames: int, rng: np.ran
     low = place.astype(int)
     part = (place - low)[:, None]
     part = part**2 * (3 - 2 * part)
-    return Motion.from_vector(goals[low] + part * (goals[low + 1] - goals[low]))
+    return Motion.from_vector((goals[low] + part * (goals[low + 1] - goals[low])).astype(np.float32))
 
 
 def _free_expression(portrait: Portrait, corpus: Corpus, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -231,7 +231,7 @@ def _draw(
     landmarks = renderer.shape.landmarks(motion.expression, motion.rotation, motion.translation, motion.gaze)
     return VideoClip(
         pictures=[encode_picture(frame[rows, columns]) for frame in renderer.render(motion)],
-        landmarks=landmarks - np.float32((left, top, 0)),
+        landmarks=landmarks - np.array([left, top, 0], np.float32),
         motion=motion.to_vector(),
         audio=np.zeros(len(motion) * SAMPLES_PER_FRAME, np.int16),
         person=person,

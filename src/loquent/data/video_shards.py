@@ -55,6 +55,18 @@ def encode_picture(pixels: NDArray[np.uint8]) -> bytes:
     return data.tobytes()
 
 
+def decode_picture(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture (H, W, 3) in the bytes of a JPEG file.
+
+    Raises:
+        CorpusError: they are not a picture.
+    """
+    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    if pixels is None:
+        raise CorpusError("a frame of the video corpus does not decode; build the corpus again")
+    return np.asarray(pixels, np.uint8)
+
+
 class VideoShardWriter:
     """Collects clips and writes a shard whenever `per_shard` frames are there. Use it as a context.
 
@@ -170,8 +182,7 @@ class VideoCorpus:
         offsets = shard.get_slice("offsets")[first : last + 1]
         data = shard.get_slice("pictures")[int(offsets[0]) : int(offsets[-1])]
         bounds = offsets - offsets[0]
-        pictures = [cv2.imdecode(data[a:b], cv2.IMREAD_COLOR_RGB) for a, b in pairwise(bounds)]
-        return np.stack(pictures).astype(np.uint8)
+        return np.stack([decode_picture(data[a:b]) for a, b in pairwise(bounds)])
 
     def landmarks(self, clip: int, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """(T, 478, 3), x right and y down in frame pixels, z in the same scale."""
