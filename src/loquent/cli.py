@@ -73,7 +73,11 @@ ControlsOption = Annotated[
                  rich_help_panel=_MOTION, show_default=False),
 ]  # fmt: skip
 StepsOption = Annotated[int, typer.Option(help="Steps of the sampler; more is slower.", rich_help_panel=_MOTION)]
-GuidanceOption = Annotated[float, typer.Option(help="How closely to follow the speech.", rich_help_panel=_MOTION)]
+GuidanceOption = Annotated[
+    float | None,
+    typer.Option(help="How closely to follow the speech, 1 to 10; the system's own if not given.",
+                 rich_help_panel=_MOTION, show_default=False),
+]  # fmt: skip
 FaceOption = Annotated[
     int | None,
     typer.Option(min=0, help="Which face, counted from 0 at the picture's left; the largest if not given.",
@@ -164,7 +168,7 @@ def animate(
     keep_expression: KeepExpressionOption = 0.5,
     controls: ControlsOption = None,
     steps: StepsOption = 10,
-    guidance: GuidanceOption = 2.5,
+    guidance: GuidanceOption = None,
     fps: Annotated[
         str, typer.Option(help="Frames a second, such as 25, 29.97 or 30000/1001.", rich_help_panel=_VIDEO)
     ] = "25",
@@ -247,7 +251,7 @@ def export(
     lips: LipsOption = 1.0,
     controls: ControlsOption = None,
     steps: StepsOption = 10,
-    guidance: GuidanceOption = 2.5,
+    guidance: GuidanceOption = None,
     fps: Annotated[str, typer.Option(help="Rows a second.", rich_help_panel=_MOTION)] = "25",
     face: FaceOption = None,
     face_backend: FaceBackendOption = "embedded",

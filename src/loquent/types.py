@@ -258,7 +258,7 @@ class Controls:
     keep_expression: float = 0.5  # 0..1, how much of the photo's own expression stays while speaking
     seed: int = 42
     steps: int = 10  # 1..1000 sampler steps
-    guidance: float = 2.5  # 1 is none
+    guidance: float | None = None  # 1 is none; None is the system's own
     track: ControlTrack | None = None  # what changes over time; it begins with the values above
 
     def __post_init__(self) -> None:
@@ -268,12 +268,14 @@ class Controls:
         bounds |= {"keep_expression": (0.0, 1.0), "steps": (1, 1000), "guidance": (1.0, 10.0), "seed": (0, 2**63 - 1)}
         for name, (low, high) in bounds.items():
             value, whole = getattr(self, name), name in ("steps", "seed")
+            if value is None and name == "guidance":
+                continue
             is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
             if not is_number or not low <= float(value) <= high:
                 kind = "whole number" if whole else "number"
                 raise ControlsError(f"{name} is {value!r}; choose a {kind} from {low} to {high}")
 
-    def as_dict(self) -> dict[str, float | int | str]:
+    def as_dict(self) -> dict[str, float | int | str | None]:
         """Plain values, fit for JSON; a track is the text of its CSV file."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "track"}
         return values if self.track is None else values | {"track": self.track.to_csv()}
