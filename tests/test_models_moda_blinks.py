@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 
 from loquent.models.moda.blinks import BlinkLayer
-from loquent.types import ARKIT_INDEX, Motion
+from loquent.motion.control_track import ControlTrack
+from loquent.types import ARKIT_INDEX, Controls, Motion
 
 LID = ARKIT_INDEX["eyeBlinkLeft"]
 
 
-def blinked(motion: Motion, sizes: list[int], amount: float = 1.0, seed: int = 0) -> Motion:
+def blinked(motion: Motion, sizes: list[int], amount: float = 1.0, seed: int = 0, track=None) -> Motion:
     bounds = np.cumsum([0, *sizes])
     pieces = [motion[a:b] for a, b in itertools.pairwise(bounds)]
-    return Motion.concatenate(list(BlinkLayer(amount, np.random.default_rng(seed)).apply(pieces)))
+    controls = Controls(blinks=amount, track=track)
+    return Motion.concatenate(list(BlinkLayer(controls, np.random.default_rng(seed)).apply(pieces)))
 
 
 def moments(lids: np.ndarray) -> np.ndarray:
@@ -54,3 +56,21 @@ def test_half_blinks_of_the_network_vanish_and_hanging_lids_stay():
     motion.expression[50:54, LID] = 0.6
     lids = blinked(motion, [200], amount=0.0).expression[:, LID]
     np.testing.assert_allclose(lids, 0.1)
+
+
+def test_the_rate_may_change_over_time():
+    rows = [{"time_s": 0, "blinks": 0}, {"time_s": 60, "blinks": 0}, {"time_s": 61, "blinks": 2},
+            {"time_s": 120, "blinks": 2}, {"time_s": 121, "blinks": 0}]  # fmt: skip
+    lids = blinked(Motion.neutral(25 * 300), [75] * 100, track=ControlTrack(rows)).expression[:, LID]
+    starts_s = moments(lids) / 25
+    assert 20 <= len(starts_s) <= 45
+    assert starts_s.min() > 59
+    assert starts_s.max() < 122
+
+
+def test_blinks_keep_away_from_those_that_are_asked_for():
+    asked_s = np.arange(2.0, 118)
+    track = ControlTrack([{"time_s": time_s, "blink": 1} for time_s in asked_s])
+    lids = blinked(Motion.neutral(25 * 120), [75] * 40, track=track).expression[:, LID]
+    away_s = np.abs(moments(lids)[:, None] / 25 - asked_s).min(1)
+    assert len(away_s) < 5  # at the ends only

@@ -6,8 +6,7 @@ import torch
 
 from loquent.errors import WeightsError
 from loquent.models.moda import ModaConfig, MotionFlowGenerator, MotionTransformer, get_preset
-from loquent.models.moda.generate import emotion_weights
-from loquent.types import EMOTIONS, Controls, Motion, SpeechFeatures
+from loquent.types import Controls, Motion, SpeechFeatures
 
 TINY = get_preset("tiny")
 
@@ -64,14 +63,6 @@ def test_speech_emotion_and_guidance_matter(generator):
 def test_emotion_without_strength_is_neutral(generator):
     neutral = generate(generator, features(30))
     np.testing.assert_array_equal(neutral, generate(generator, features(30), emotion="fear", emotion_strength=0.0))
-
-
-def test_emotion_weights_sum_to_one_and_go_beyond():
-    weights = emotion_weights(Controls(emotion="sadness", emotion_strength=1.5), 8)
-    assert weights.sum() == pytest.approx(1)
-    assert weights[EMOTIONS.index("sadness")] == pytest.approx(1.5)
-    assert weights[EMOTIONS.index("neutral")] == pytest.approx(-0.5)
-    assert weights[8] == 0
 
 
 def test_channels_that_never_move_stay_at_their_mean(generator):

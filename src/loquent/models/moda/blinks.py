@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loquent.motion.control_track import values_at
 from loquent.types import ARKIT_INDEX, MOTION_RATE_HZ, Motion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
+
+    from loquent.types import Controls
 
 _RATE_HZ = 17 / 60  # blinks of a person in conversation (Bentivoglio et al. 1997)
 _SHORTEST_GAP_S = 0.7
@@ -37,14 +40,18 @@ class BlinkLayer:
     """Replaces the blinks of a stream of motion.
 
     Args:
-        amount: factor on how often; 0 is never.
+        controls: how often, over time; 0 is never. Blinks that a track asks for are not drawn here
+            (`loquent.motion.controls` does), but the others keep away from them.
         random: draws moments and shapes.
     """
 
-    def __init__(self, amount: float, random: np.random.Generator) -> None:
+    def __init__(self, controls: Controls, random: np.random.Generator) -> None:
         self._random = random
-        self._rate_hz = _RATE_HZ * amount
-        self._next = self._gap(0.5)  # frame around which the next blink will be
+        self._controls = controls
+        track = controls.track
+        self._asked = track.blink_times_s * MOTION_RATE_HZ if track is not None else np.zeros(0)
+        self._settled = track.end_s * MOTION_RATE_HZ if track is not None else 0.0  # frame from which nothing changes
+        self._next = self._next_after(0, 0.5)  # frame around which the next blink will be
         self._last = -_BEFORE  # frame of the last blink
         self._events: list[tuple[int, NDArray[np.float32]]] = []  # first frame and shape
 
@@ -71,12 +78,16 @@ class BlinkLayer:
             if len(held) > context:
                 yield self._draw(held, first, context, len(held) - context)
 
-    def _gap(self, share: float = 1.0) -> float:
-        """Frames to the next blink."""
-        if self._rate_hz == 0:
+    def _next_after(self, frame: float, share: float = 1.0) -> float:
+        """Frame of the next blink after another frame; infinite when there are no more."""
+        frames = np.arange(frame, max(frame, self._settled) + 1)
+        amounts = values_at(self._controls, frames / MOTION_RATE_HZ).blinks
+        wanted = np.flatnonzero(amounts > 0)
+        if not len(wanted):
             return np.inf
-        beyond_s = max(1 / self._rate_hz - _SHORTEST_GAP_S, 0.3) / _GAP_SHAPE
-        return share * (_SHORTEST_GAP_S + self._random.gamma(_GAP_SHAPE, beyond_s)) * MOTION_RATE_HZ
+        beyond_s = max(1 / (_RATE_HZ * amounts[wanted[0]]) - _SHORTEST_GAP_S, 0.3) / _GAP_SHAPE
+        gap_s = _SHORTEST_GAP_S + self._random.gamma(_GAP_SHAPE, beyond_s)
+        return frames[wanted[0]] + share * gap_s * MOTION_RATE_HZ
 
     def _place(self, lids: NDArray[np.float32], offset: int, known: int) -> None:
         """Fixes the next blink: at the likeliest moment near the drawn one, or there. lids[0] is frame `offset`."""
@@ -87,9 +98,16 @@ class BlinkLayer:
             near = lids[low - offset : high - offset]
             if near.max() - near.min() > _LIKELY:
                 at = low + int(near.argmax())
-        self._events.append((at - _BEFORE, self._shape()))
+        shape = self._shape()
+        if self._is_free(at):
+            self._events.append((at - _BEFORE, shape))
         self._last = at
-        self._next = at + self._gap()
+        self._next = self._next_after(at)
+
+    def _is_free(self, frame: int) -> bool:
+        """Whether blinks are wanted there, and none was asked for nearby."""
+        near = np.abs(self._asked - frame) < _SHORTEST_GAP_S * MOTION_RATE_HZ
+        return not near.any() and values_at(self._controls, frame / MOTION_RATE_HZ).blinks[0] > 0
 
     def _shape(self) -> NDArray[np.float32]:
         """Lid closure around the closed frame: closes fast, opens slowly."""

@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 from loquent.errors import WeightsError
 from loquent.models.moda.blinks import BlinkLayer
 from loquent.models.moda.config import ModaConfig
+from loquent.models.moda.emotion import emotion_curve
 from loquent.models.moda.network import MotionTransformer
 from loquent.models.moda.sampling import WindowedSampler
 from loquent.models.moda.weights import load_exactly
-from loquent.types import EMOTIONS, Motion
+from loquent.types import Motion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _MEAN, _STD = "motion_mean", "motion_std"
 
+GUIDANCE = 2.5
 ARTICULATION = 0  # its place in the style vector, `loquent.data.behaviour.STYLE_NAMES`
 STYLE_SPREAD = 0.3  # of the corpus' spread, so that two seeds differ as two takes do
 
@@ -73,37 +75,27 @@ class MotionFlowGenerator:
     def generate(self, features: Iterable[SpeechFeatures], portrait: Portrait, controls: Controls) -> Iterator[Motion]:
         """Yields consecutive pieces of motion, together as long as the features; a window is about 3 s.
 
-        The network's motion with its blinks drawn as events (`loquent.models.moda.blinks`). The same seed, features and controls give the same motion.
+        The network's motion with its blinks drawn as events (`loquent.models.moda.blinks`). The same seed, features and
+        controls give the same motion.
         """
         config = self.network.config
         random = torch.Generator().manual_seed(controls.seed)
         pieces = self._sampler.sample(
             (torch.from_numpy(block.values) for block in features),
             previous=-self.mean / self.std.clamp(min=1e-6) * (self.std > 0),  # at rest before the first frame
-            emotion=emotion_weights(controls, config.num_emotions),
+            emotion=emotion_curve(controls, config.num_emotions),
             identity=draw_style(config.identity_dim, random),
             draw_noise=lambda: torch.randn(config.num_frames, config.motion_dim, generator=random),
             steps=controls.steps,
-            guidance=controls.guidance,
+            guidance=GUIDANCE if controls.guidance is None else controls.guidance,
         )
-        blinks = BlinkLayer(controls.blinks, np.random.default_rng(controls.seed))
+        blinks = BlinkLayer(controls, np.random.default_rng(controls.seed))
         return blinks.apply(self._to_motion(piece) for piece in pieces)
 
     def _to_motion(self, normalised: Tensor) -> Motion:
         vector = (normalised * self.std + self.mean).numpy()
         vector[:, :52] = np.clip(vector[:, :52], 0, 1)
         return Motion.from_vector(vector)
-
-
-def emotion_weights(controls: Controls, num_emotions: int) -> Tensor:
-    """Weights of the emotion labels and the null label, (num_emotions + 1,): neutral moved towards the wanted emotion.
-
-    A strength above 1 goes beyond the emotion as it was learned.
-    """
-    weights = torch.zeros(num_emotions + 1)
-    weights[EMOTIONS.index("neutral")] += 1 - controls.emotion_strength
-    weights[EMOTIONS.index(controls.emotion)] += controls.emotion_strength
-    return weights
 
 
 def draw_style(dim: int, random: torch.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,12 +10,14 @@ from torch.nn import functional as F
 
 from loquent.diffusion.flow import TimeGrid, euler, guide, time_grid
 from loquent.diffusion.windows import crossfade, cut_windows, smooth3, smooth3_stream
+from loquent.models.moda.emotion import split_emotions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from torch import Tensor
 
+    from loquent.models.moda.emotion import EmotionCurve
     from loquent.models.moda.network import MotionTransformer
 
 
@@ -35,7 +38,7 @@ class WindowedSampler:
         audio: Iterable[Tensor],
         *,
         previous: Tensor,
-        emotion: Tensor,
+        emotion: Tensor | EmotionCurve,
         identity: Tensor,
         draw_noise: Callable[[], Tensor],
         steps: int,
@@ -46,7 +49,7 @@ class WindowedSampler:
         Args:
             audio: consecutive blocks (t, L, C).
             previous: motion right before the first frame, (M,), normalised.
-            emotion: weights of the labels, (E,).
+            emotion: weights of the labels, (E,), or these over time.
             identity: (I,).
             draw_noise: gives the (N, M) start of the next window.
             steps: Euler steps of a window.
@@ -55,14 +58,17 @@ class WindowedSampler:
         Yields:
             Consecutive pieces (t, M), final once handed out.
         """
-        joined = self._join(
-            audio,
-            previous,
-            lambda features, before: self._sample_window(
-                features, before, emotion, identity, draw_noise(), steps, guidance
-            ),
-        )
-        return smooth3_stream(joined, self.smoothed)
+        config = self.network.config
+        starts = count(0, config.num_frames - config.overlap)
+
+        def sample_window(features: Tensor, before: Tensor) -> Tensor:
+            weights = emotion(next(starts), config.num_frames) if callable(emotion) else emotion[None]
+            states, shares = split_emotions(weights)
+            noise = draw_noise()
+            takes = [self._sample_window(features, before, state, identity, noise, steps, guidance) for state in states]
+            return takes[0] if len(takes) == 1 else torch.einsum("nk,knm->nm", shares, torch.stack(takes))
+
+        return smooth3_stream(self._join(audio, previous, sample_window), self.smoothed)
 
     def _join(
         self, audio: Iterable[Tensor], previous: Tensor, sample_window: Callable[[Tensor, Tensor], Tensor]
