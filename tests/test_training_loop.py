@@ -178,3 +178,11 @@ def test_curves_reach_tensorboard(tmp_path):
 def test_wrong_optimizers_are_refused(values, message):
     with pytest.raises(LoquentError, match=message):
         OptimizerSettings(**values)
+
+
+def test_rate_warms_up_and_falls():
+    settings = OptimizerSettings(learning_rate=1.0, warmup_steps=10, decay_share=0.5)
+    assert settings.rate_at(0, 100) == pytest.approx(0.1)
+    assert settings.rate_at(30, 100) == 1.0
+    assert settings.rate_at(75, 100) == pytest.approx(0.5)
+    assert settings.rate_at(99, 100) == pytest.approx(0.05)

@@ -92,6 +92,11 @@ FaceModelOption = Annotated[
 SystemOption = Annotated[
     str, typer.Option(help="Name of a system, or a folder with its weights.", rich_help_panel=_RUN)
 ]
+SystemOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="NAME=VALUE", help="An option of this system alone; may be given several times.",
+                 rich_help_panel=_RUN, show_default=False),
+]  # fmt: skip
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=_RUN)]
 TextOption = Annotated[
     str | None,
@@ -187,6 +192,7 @@ def animate(
     face_backend: FaceBackendOption = "embedded",
     face_model: FaceModelOption = None,
     system: SystemOption = "starter",
+    option: SystemOptions = None,
     device: DeviceOption = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the inputs, print the plan, make nothing.", rich_help_panel=_RUN)
@@ -198,6 +204,7 @@ def animate(
     """
     from loquent.batch import Job, jobs_from_arguments, jobs_from_manifest
     from loquent.media.video import parse_fps
+    from loquent.options import split_options
     from loquent.pipeline import FaceSettings, VideoSettings
     from loquent.types import Controls
 
@@ -213,6 +220,7 @@ def animate(
         ),
         video=VideoSettings(fps=float(parse_fps(fps)), size=size, quality=quality, preset=preset),
         face=FaceSettings(face=face, backend=face_backend, model=face_model),
+        options=split_options(option or []),
     )  # fmt: skip
     if manifest is not None:
         if inputs or text is not None:
@@ -286,6 +294,35 @@ def export(
 
 @app.command()
 @_reported
+def fetch(
+    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="Whose officially released weights: moda.")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FOLDER", show_default=False,
+                     help="Take the released files from this folder instead of the network."),
+    ] = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A mirror of the Hugging Face Hub.", show_default=False),
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Convert again what was converted before.")] = False,
+) -> None:  # fmt: skip
+    """Fetch a system's officially released weights, check and convert them, so that --system SYSTEM can use them."""
+    from loquent.fetch import find_release, prepare
+
+    _log_to_stderr()
+    release = find_release(system)
+    if release.is_ready and not again and source is None:
+        print(f"{system}: fetched and converted before, in {release.converted}; use it with --system {system}")
+        return
+    folder = prepare(release, source=source, mirror=mirror, again=again)
+    print(f"{system}: ready in {folder}; use it with --system {system}")
+    if release.downloads.is_dir():
+        print(f"What was downloaded, {release.downloads}, is no longer needed and may be deleted.")
+
+
+@app.command()
+@_reported
 def inspect(
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Videos, GIFs or folders of pictures.")],
 ) -> None:
@@ -321,6 +358,56 @@ def evaluate(
         except (OSError, UnicodeDecodeError) as error:
             raise LoquentError(f"{text_file}: cannot be read as text ({error})") from error
     print(table({video.stem: evaluate_video(video, words, face_model) for video in videos}))
+
+
+@app.command()
+@_reported
+def train(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A recipe, as listed by --list.")] = None,
+    list_recipes: Annotated[bool, typer.Option("--list", help="List the recipes and stop.")] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder to learn from.", rich_help_panel=_FILES, show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", rich_help_panel=_FILES, show_default=False,
+                     help="Folder for checkpoint, weights, curves and samples; runs/NAME if not given."),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Sizes and settings of the recipe; its first if not given.", show_default=False)
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="The preset debug: tiny, on made-up data, in seconds.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of settings to change.", show_default=False)
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", show_default=False,
+                     help="A setting to change, such as train.learning_rate=1e-4; may be repeated."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Same as --set train.steps=N.", show_default=False)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
+    device: DeviceOption = "auto",
+) -> None:  # fmt: skip
+    """Train a network by one of the recipes of docs/training.md.
+
+    For several graphics cards or machines: accelerate launch -m loquent train NAME ...
+    """
+    from loquent.training.recipes import RECIPES, plan_run, run_plan
+
+    if list_recipes:
+        for recipe, (_, title) in RECIPES.items():
+            print(f"{recipe:30s} {title}")
+        return
+    if name is None:
+        raise LoquentError(f"train wants the name of a recipe: {', '.join(RECIPES)}")
+    if debug and preset not in (None, "debug"):
+        raise LoquentError("--debug is a preset of its own; leave out --preset")
+    output = output or Path("runs") / (f"{name}-debug" if debug else name)
+    changed = [*(changes or []), *([f"train.steps={steps}"] if steps else [])]
+    plan = plan_run(name, output, data, "debug" if debug else preset, config, changed, resume=resume)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    run_plan(plan, output, device)
 
 
 @app.command()
@@ -368,7 +455,7 @@ def _animate_all(jobs: list[Job], system: str, device: str, *, overwrite: bool, 
             _refuse_existing(job.output, overwrite)
             if talking_head is None:
                 with _stderr().status("Loading"):
-                    talking_head = TalkingHead.from_pretrained(system, device)
+                    talking_head = TalkingHead.from_pretrained(system, device, job.options)
             place = f"[{number}/{len(jobs)}] " if len(jobs) > 1 else ""
             _animate_one(talking_head, job, place, sidecar=sidecar, dry_run=dry_run)
         except LoquentError as error:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def stratified_sigmas(size: int, random: torch.Generator, low: float = 0.001) -> Tensor:
-    """Flow times (B,), uniform in [low, 1], one in each of B equal parts, so that a small batch sees all of them."""
+    """Flow times (B,), uniform in [low, 1], one in each of B equal parts, so that a small batch sees all of them.
+
+    They lie where `random` does.
+    """
     part = (torch.randperm(size, generator=random) + torch.rand(size, generator=random)) / size
     return low + (1 - low) * part
 
@@ -45,8 +48,8 @@ def flow_losses(
         denoise: squared error of the velocity; velocity: of its difference from frame to frame; smooth: squared second
         difference of the clean estimate.
     """
-    noise = torch.randn(data.shape, generator=random)
-    sigma = stratified_sigmas(len(data), random)
+    noise = torch.randn(data.shape, generator=random).to(data)
+    sigma = stratified_sigmas(len(data), random).to(data)
     noisy = add_noise(data, noise, sigma)
     velocity = velocity_of(noisy, sigma)
     error = velocity - velocity_target(data, noise)

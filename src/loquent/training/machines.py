@@ -86,6 +86,11 @@ class Machines:
             self.accelerator.wait_for_everyone()
 
 
+def launched_rank() -> int:
+    """Number of this process among those that were launched together, before they have joined."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def join_machines(device: str = "auto") -> Machines:
     """This process, as `accelerate launch` or torchrun started it, otherwise alone on `device`.
 
@@ -95,7 +100,7 @@ def join_machines(device: str = "auto") -> Machines:
 
     Raises:
         MissingExtraError: started by a launcher where accelerate is missing.
-        LoquentError: accelerate is set up for anything but data-parallel training.
+        LoquentError: accelerate is set up for anything but data-parallel training in float32 or bfloat16.
     """
     if not any(name in os.environ for name in _LAUNCHED):
         return Machines(torch.device(choose_device(device)))
@@ -110,6 +115,11 @@ def join_machines(device: str = "auto") -> Machines:
         raise LoquentError(
             f"accelerate is set up for {accelerator.distributed_type.value}; loquent trains data-parallel:"
             f" launch with --multi_gpu or --cpu"
+        )
+    if accelerator.mixed_precision not in ("no", "bf16"):
+        raise LoquentError(
+            f"accelerate is set up for {accelerator.mixed_precision}; loquent trains in float32 or bfloat16: launch with"
+            f" --mixed_precision bf16"
         )
     return Machines(
         accelerator.device,

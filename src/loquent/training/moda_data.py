@@ -19,6 +19,7 @@ import torch
 
 from loquent.data.shards import Corpus
 from loquent.errors import LoquentError
+from loquent.models.moda.config import get_preset
 from loquent.speech.encoder import SUBFRAMES, LogMelEncoder
 from loquent.speech.features import HOP, WINDOW, speech_level
 from loquent.training.speech_augment import augment_log_mel
@@ -159,6 +160,22 @@ def motion_statistics(motion: NDArray[np.float32]) -> tuple[NDArray[np.float32],
 def normalise(motion: NDArray[np.float32], mean: NDArray[np.float32], std: NDArray[np.float32]) -> NDArray[np.float32]:
     """Motion in deviations from its mean; 0 in channels that never move."""
     return np.where(std > 0, (motion - mean) / np.where(std > 0, std, 1), 0).astype(np.float32)
+
+
+def write_debug_cache(folder: Path) -> None:
+    """A cache for the preset "tiny": three utterances whose motion follows one feature."""
+    config = get_preset("tiny")
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((150, config.audio_layers, config.audio_dim)).astype(np.float16)
+    motion = (features[:, 0, :1] * rng.standard_normal((1, config.motion_dim))).astype(np.float16)
+    motion[:, 5] = 0
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "features-0.npy", features)
+    np.save(folder / "motion.npy", motion)
+    np.save(folder / "statistics.npy", np.stack(motion_statistics(motion.astype(np.float32))))
+    np.save(folder / "starts.npy", np.array([0, 70, 85, 150]))
+    np.save(folder / "emotion.npy", np.eye(3, config.num_emotions + 1, dtype=np.float32))
+    np.save(folder / "style.npy", rng.standard_normal((3, config.identity_dim)).astype(np.float32))
 
 
 def main() -> None:

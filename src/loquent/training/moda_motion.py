@@ -1,16 +1,11 @@
-"""Trains the MoDA motion generator on a feature cache made by `loquent.training.moda_data`.
+"""Trains the MoDA motion generator on a feature cache made by `loquent.training.moda_data`: the recipe `moda-motion`.
 
-    python -m loquent.training.moda_motion CACHE RUN --steps 6000 --export src/loquent/weights/moda-starter
-
-A run that was stopped goes on where its last checkpoint stands.
+loquent train moda-motion --data CACHE --output RUN
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,10 +16,13 @@ from loquent.models.moda.generate import MotionFlowGenerator
 from loquent.models.moda.network import MotionTransformer
 from loquent.training.loop import TrainSettings, train
 from loquent.training.losses import flow_losses
-from loquent.training.moda_data import MotionBatch, MotionWindows
+from loquent.training.moda_data import MotionBatch, MotionWindows, write_debug_cache
+from loquent.training.recipes import Recipe
 from loquent.types import ARKIT_INDEX, ARKIT_NAMES, MOTION_DIM
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
 
 
@@ -62,14 +60,14 @@ def drop_conditions(
     """Replaces conditions by their null values, each for a random share of the items."""
 
     def chosen(share: float) -> Tensor:
-        return torch.rand(len(batch.motion), generator=random) < share
+        return (torch.rand(len(batch.motion), generator=random) < share).to(batch.motion.device)
 
     null_emotion = F.one_hot(torch.tensor(batch.emotion.shape[1] - 1), batch.emotion.shape[1]).to(batch.emotion)
     return replace(
         batch,
         audio=torch.where(chosen(settings.drop_audio)[:, None, None, None], null_audio, batch.audio.to(null_audio)),
         emotion=torch.where(chosen(settings.drop_emotion)[:, None], null_emotion, batch.emotion),
-        previous=torch.where(chosen(settings.drop_previous)[:, None], rest, batch.previous),
+        previous=torch.where(chosen(settings.drop_previous)[:, None], rest.to(batch.previous), batch.previous),
     )
 
 
@@ -90,49 +88,49 @@ class MotionLoss:
             conditions = (batch.previous, batch.audio, batch.emotion, batch.identity)
             return network(noisy.to(dtype), sigma, *(value.to(dtype) for value in conditions)).float()
 
-        terms = flow_losses(velocity_of, batch.motion, batch.mask, self.weights, random)
+        terms = flow_losses(velocity_of, batch.motion, batch.mask, self.weights.to(batch.motion), random)
         loss = terms["denoise"] + self.settings.velocity * terms["velocity"] + self.settings.smooth * terms["smooth"]
         return {"loss": loss, **terms}
 
 
-def make_loss(windows: MotionWindows, settings: MotionLossSettings) -> MotionLoss:
-    """The loss for the data's rest pose and its channels that move."""
-    return MotionLoss(torch.from_numpy(windows.rest), torch.from_numpy(windows.std > 0).float(), settings)
+@dataclass(frozen=True, kw_only=True)
+class MotionRecipe:
+    """Configuration of the recipe `moda-motion`."""
+
+    train: TrainSettings
+    network: ModaConfig
+    loss: MotionLossSettings = MotionLossSettings()
+    batch_size: int = 16
 
 
-def train_generator(
-    windows: MotionWindows, config: ModaConfig, settings: TrainSettings, run: Path, export: Path | None
-) -> MotionFlowGenerator:
-    """Trains a generator from the first or the last saved step; `export` takes the averaged weights at every save."""
-    torch.manual_seed(settings.seed)
+def train_generator(config: MotionRecipe, data: Path, output: Path, device: str = "cpu") -> MotionTransformer:
+    """Trains on a cache; the averaged weights are written to `output`/weights at every save."""
+    torch.manual_seed(config.train.seed)
+    windows = MotionWindows(data, config.network.num_frames, config.batch_size, config.train.seed)
     mean, std = torch.from_numpy(windows.mean), torch.from_numpy(windows.std)
 
     def save(ema: nn.Module, step: int) -> None:
-        if export is not None and isinstance(ema, MotionTransformer):
-            MotionFlowGenerator(ema, mean, std).save_pretrained(export)
+        assert isinstance(ema, MotionTransformer)
+        MotionFlowGenerator(ema, mean, std).save_pretrained(output / "weights")
 
-    loss = make_loss(windows, MotionLossSettings())
-    ema = train(MotionTransformer(config), loss, windows.batch, settings, run, save)
+    loss = MotionLoss(torch.from_numpy(windows.rest), torch.from_numpy(windows.std > 0).float(), config.loss)
+    ema = train(MotionTransformer(config.network), loss, windows.batch, config.train, output, save, device=device)
     assert isinstance(ema, MotionTransformer)
-    return MotionFlowGenerator(ema, mean, std)
+    return ema
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cache", type=Path)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--preset", default="starter")
-    parser.add_argument("--export", type=Path, help="folder that takes the averaged weights at every checkpoint")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(1)
-    config = get_preset(arguments.preset)
-    windows = MotionWindows(arguments.cache, config.num_frames, arguments.batch)
-    settings = TrainSettings(steps=arguments.steps, bfloat16=True, save_every=250)
-    train_generator(windows, config, settings, arguments.run, arguments.export)
-
-
-if __name__ == "__main__":
-    main()
+RECIPE = Recipe(
+    presets={
+        "starter": MotionRecipe(
+            train=TrainSettings(steps=6000, bfloat16=True, save_every=250), network=get_preset("starter")
+        ),
+        "debug": MotionRecipe(
+            train=TrainSettings(steps=40, learning_rate=1e-2, warmup_steps=2, save_every=24, log_every=8),
+            network=get_preset("tiny"),
+            batch_size=4,
+        ),
+    },
+    run=train_generator,
+    data="a cache of speech features and motion, made by `python -m loquent.training.moda_data`",
+    write_debug_data=write_debug_cache,
+)
