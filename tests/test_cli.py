@@ -166,6 +166,24 @@ def test_a_wrong_manifest_names_the_row(files, row, words):
     assert words in one_line(run("animate", "--manifest", "list.csv", code=2).stderr)
 
 
+def test_control_tracks_from_the_command_line_and_a_manifest(files):
+    Path("nod.csv").write_text("time_s,head_pitch_deg\n0,0\n0.5,-10\n")
+    Path("wrong.csv").write_text("time_s,head_pitch_deg\n0,0\n0.5,ten\n")
+    run("animate", "ann.png", "hello.wav", "-o", "1.mp4", "--controls", "nod.csv")
+    track = json.loads(run("inspect", "1.mp4").stdout)["settings"]["controls"]["track"]
+    assert track == "time_s,head_pitch_deg\n0,0\n0.5,-10\n"
+    assert (
+        "track of 2 rows to 0.5 s"
+        in run("animate", "ann.png", "hello.wav", "--controls", "nod.csv", "--dry-run").stdout
+    )
+    row = {"photo": "ann.png", "speech": "hello.wav"}
+    write_csv("list.csv", row | {"output": "1.mp4", "controls": "nod.csv"}, row | {"output": "2.mp4"})
+    assert run("animate", "--manifest", "list.csv").stdout.count("finished before") == 1
+    write_csv("list.csv", row | {"output": "3.mp4", "controls": "wrong.csv"})
+    words = "list.csv, row 1: wrong.csv: line 3, head_pitch_deg is 'ten'; wanted a number"
+    assert words in one_line(run("animate", "--manifest", "list.csv", code=2).stderr)
+
+
 def test_two_rows_with_one_output(files):
     write_csv("list.csv", *[{"photo": "ann.png", "speech": "hello.wav", "output": "1.mp4"}] * 2)
     assert "rows 1 and 2 both write" in one_line(run("animate", "--manifest", "list.csv", code=2).stderr)
@@ -187,6 +205,7 @@ def test_two_rows_with_one_output(files):
         (["ann.png", "bob.png", "hello.wav", "-o", "talk.mp4"], "2 videos are to be made; name a folder"),
         (["ann.png", "hello.wav", "--manifest", "list.csv"], "leave out the other inputs"),
         (["ann.png", "--motion", "absent.csv"], "absent.csv"),
+        (["ann.png", "hello.wav", "--controls", "absent.csv"], "absent.csv: cannot be read"),
     ],
 )
 def test_errors_are_one_sentence_and_exit_code_2(files, arguments, words):

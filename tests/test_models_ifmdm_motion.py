@@ -7,9 +7,19 @@ from loquent.diffusion.gaussian import Schedule, linear_betas
 from loquent.errors import ControlsError, LoquentError, WeightsError
 from loquent.models.ifmdm import MotionDiffusionTransformer, SamplerSettings, WindowedSampler, get_motion_preset
 from loquent.models.ifmdm.sampling import guided
-from loquent.models.ifmdm.statistics import SETTINGS, Statistics, WindowStart, get_setting, measure, per_window
+from loquent.models.ifmdm.statistics import (
+    SETTINGS,
+    Statistics,
+    WindowStart,
+    get_setting,
+    measure,
+    of_controls,
+    per_window,
+)
 from loquent.models.ifmdm.transformer import Drops
+from loquent.motion.control_track import ControlTrack
 from loquent.training.ifmdm_motion_losses import DROP_PROBABILITY, draw_drops, motion_losses, split_window
+from loquent.types import Controls
 
 TINY = get_motion_preset("tiny")
 N, M = TINY.num_frames, TINY.motion_dim
@@ -175,6 +185,26 @@ def test_statistics_of_ones_own_for_each_window():
     assert [rule(WindowStart(index, zero, zero)) for index in range(3)] == [values[0], values[1], values[1]]
     with pytest.raises(ControlsError, match="no motion statistics were given"):
         per_window([])
+
+
+def test_statistics_of_a_control_track():
+    track = ControlTrack(
+        [
+            {"time_s": 0, "statistics": "mean_portrait"},
+            {"time_s": 3, "motion_std": 0.2},
+            {"time_s": 5.5, "statistics": "std_0.3", "motion_mean": tuple(range(1, M + 1)), "motion_std": 0},
+        ]
+    )
+    rule = of_controls(Controls(track=track), window_s=2.56)
+    portrait = torch.full((M,), 0.5)
+    of_window = [rule(WindowStart(window, portrait, portrait)) for window in range(3)]  # middles at 1.3, 3.8, 6.4 s
+    torch.testing.assert_close(of_window[0], Statistics(portrait, torch.zeros(M)))
+    torch.testing.assert_close(of_window[1], Statistics(portrait, torch.full((M,), 0.2)))
+    torch.testing.assert_close(of_window[2], Statistics(torch.arange(1.0, M + 1), torch.full((M,), 0.3)))
+    short = of_controls(Controls(track=ControlTrack([{"time_s": 0, "motion_mean": (1.0,) * (M + 1)}])), 2.56)
+    with pytest.raises(ControlsError, match=f"holds {M + 1} numbers, the motion has {M} dimensions"):
+        short(WindowStart(0, portrait, portrait))
+    assert of_controls(Controls(), 2.56) is SETTINGS["free"]
 
 
 def test_statistics_are_measured_over_hint_and_window():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from loquent.motion.control_track import ControlTrack
 from loquent.motion.controls import BLINK_CHANNELS, BROW_CHANNELS, LIP_CHANNELS, apply_controls
 from loquent.types import ARKIT_INDEX, Controls, Motion
 
@@ -70,3 +71,45 @@ def test_kept_smile_gives_way_to_other_emotions(emotion, strength, smile):
     kept = applied(Motion.neutral(8), np.ones(52), keep_expression=1, emotion=emotion, emotion_strength=strength)
     assert np.all(kept.expression[:, ARKIT_INDEX["mouthSmileLeft"]] == smile)
     assert np.all(kept.expression[:, ARKIT_INDEX["browInnerUp"]] == 1)
+
+
+def test_a_track_changes_amounts_from_frame_to_frame(motion):
+    track = ControlTrack([{"time_s": 0, "lips": 0, "head": 2}, {"time_s": 0.76, "lips": 1, "head": 0}])
+    changed = applied(motion, track=track)
+    ramp = np.arange(20)[:, None] / 19
+    np.testing.assert_allclose(
+        changed.expression[:, LIP_CHANNELS], ramp * motion.expression[:, LIP_CHANNELS], atol=1e-6
+    )
+    np.testing.assert_allclose(changed.rotation, 2 * (1 - ramp) * motion.rotation, atol=1e-6)
+    np.testing.assert_array_equal(changed.expression[:, BROW_CHANNELS], motion.expression[:, BROW_CHANNELS])
+
+
+def turned(rows, pose_deg=(0, 0, 0)):
+    controls = Controls(track=ControlTrack(rows))
+    return next(iter(apply_controls([Motion.neutral(50)], controls, pose_rad=np.radians(pose_deg))))
+
+
+def test_angles_are_degrees_and_added_whatever_the_amount(motion):
+    row = {"time_s": 0, "head_pitch_deg": 5, "head_yaw_deg": -10, "gaze_yaw_deg": 20, "amount": 0}
+    still = applied(motion, track=ControlTrack([row]))
+    np.testing.assert_allclose(np.degrees(still.rotation), np.tile([5, -10, 0], (20, 1)), atol=1e-4)
+    np.testing.assert_allclose(np.degrees(still.gaze), np.tile([0, 20], (20, 2, 1)), atol=1e-4)
+    assert still.translation[0, 0] < 0  # the head sways to where it turns
+    assert still.expression[0, ARKIT_INDEX["eyeLookOutLeft"]] > 0.4
+    assert still.expression[0, ARKIT_INDEX["eyeLookInRight"]] > 0.4
+
+
+def test_absolute_angles_straighten_the_photos_head_and_the_eyes_stay_on_the_camera():
+    row = {"time_s": 0, "head_mode": "absolute", "gaze_mode": "absolute"}
+    straight = turned([row], pose_deg=(6, 15, -3))
+    np.testing.assert_allclose(np.degrees(straight.rotation[0]), [-6, -15, 3], atol=1e-4)
+    np.testing.assert_allclose(np.degrees(straight.gaze[0]), [[6, 15], [6, 15]], atol=1e-4)
+
+
+def test_blinks_and_closed_eyes_on_command():
+    lids = turned([{"time_s": 0, "blink": 0}, {"time_s": 0.8, "blink": 1}]).expression[:, BLINK_CHANNELS]
+    assert lids[20].min() == 1
+    assert not lids[:17].any()
+    assert not lids[26:].any()
+    held = turned([{"time_s": 0, "eyes_closed": 1}, {"time_s": 1}]).expression
+    np.testing.assert_array_equal(held[:, BLINK_CHANNELS], 1)

@@ -10,6 +10,7 @@ import loquent
 from fakes import make_system
 from loquent import provenance
 from loquent.errors import LoquentError, WeightsError
+from loquent.motion.control_track import ControlTrack
 from loquent.pipeline import Ahead, TalkingHead, VideoSettings, average_portrait
 from loquent.systems import choose_device, find_system
 from loquent.types import ARKIT_INDEX, Controls, Motion
@@ -212,6 +213,28 @@ def test_public_names_resolve():
         assert getattr(loquent, name) is not None
     with pytest.raises(AttributeError):
         loquent.Nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["talk.mp4", "talk.webm", "talk.mkv", "talk.gif", "pictures"])
+def test_a_control_track_moves_the_head_and_travels_with_the_video(head, portrait, tmp_path, name):
+    track = ControlTrack([{"time_s": 0.1 * i, "head_yaw_deg": (-1) ** i * i / 500, "lips": 1} for i in range(2000)])
+    controls = Controls(seed=4, track=track)
+    clip = head.animate(portrait, ramp(0.4), controls, output=tmp_path / name)
+    assert np.abs(np.diff(clip.motion.rotation[:, 1])).max() > 0
+    found = provenance.read_statement(tmp_path / name)
+    assert found is not None
+    assert Controls.from_dict(found["settings"]["controls"]) == controls
+
+
+def test_a_track_and_a_given_motion_cannot_go_together(head, portrait):
+    controls = Controls(track=ControlTrack([{"time_s": 0}]))
+    with pytest.raises(LoquentError, match="leave one out"):
+        head.prepare(portrait, ramp(0.4), controls, motion=Motion.neutral(10))
+
+
+def test_a_track_that_outlasts_the_speech_is_said(head, portrait, caplog):
+    head.prepare(portrait, ramp(0.4), Controls(track=ControlTrack([{"time_s": 0}, {"time_s": 3}])))
+    assert "goes on to 3.0 s; the speech ends at 0.4 s" in caplog.text
 
 
 def test_video_settings_are_recorded(head, portrait):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -279,6 +279,24 @@ class Controls:
         """Plain values, fit for JSON; a track is the text of its CSV file."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "track"}
         return values if self.track is None else values | {"track": self.track.to_csv()}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Controls:
+        """Inverse of `as_dict`, as a video's settings hold it.
+
+        Raises:
+            ControlsError: an unknown control, or a value that cannot be.
+        """
+        from loquent.motion.control_files import track_from_csv
+
+        known = [item.name for item in fields(Controls)]
+        for name in values:
+            if name not in known:
+                raise ControlsError(f"there is no control {name!r}; known: {', '.join(known)}")
+        given = dict(values)
+        if (text := given.get("track")) is not None:
+            given["track"] = track_from_csv(str(text))
+        return Controls(**given)
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,9 +47,21 @@ def read_control_track(path: str | os.PathLike[str]) -> ControlTrack:
         raise ControlsError(f"{path}: is not text in UTF-8; save it again as CSV or JSON") from error
     if len(content) > MAX_TEXT_BYTES:
         raise ControlsError(f"{path}: more than {MAX_TEXT_BYTES // 1024} KiB; thin out the rows")
-    rows = readers[path.suffix.lower()](text, str(path))
+    return _track_of(readers[path.suffix.lower()](text, str(path)), str(path))
+
+
+def track_from_csv(text: str, name: str = "control track") -> ControlTrack:
+    """The track in the text of a CSV file, as `ControlTrack.to_csv` makes it.
+
+    Raises:
+        ControlsError: it holds none; the message begins with `name` and says the line and column.
+    """
+    return _track_of(_from_csv(text, name), name)
+
+
+def _track_of(rows: list[ControlRow], name: str) -> ControlTrack:
     if not rows:
-        raise ControlsError(f"{path}: has no rows; write one or more, each with its time_s")
+        raise ControlsError(f"{name}: has no rows; write one or more, each with its time_s")
     return ControlTrack(rows)
 
 

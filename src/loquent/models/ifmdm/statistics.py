@@ -26,6 +26,8 @@ from loquent.errors import ControlsError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from loquent.types import Controls
+
 
 class Statistics(NamedTuple):
     """Of one window's motion, (M,) each, or (B, M) for a batch; zeros are open."""
@@ -81,6 +83,37 @@ def per_window(values: list[Statistics]) -> StatisticsRule:
     if not values:
         raise ControlsError("no motion statistics were given; give the mean and std of one window or more")
     return lambda start: values[min(start.window, len(values) - 1)]
+
+
+def of_controls(controls: Controls, window_s: float) -> StatisticsRule:
+    """What a control track says in the middle of each window: a published setting by name, and over it, where they are
+    not 0, a mean and a standard deviation of one's own; one number counts for every dimension.
+
+    Raises:
+        ControlsError: (when used) as many numbers as the motion has no dimensions.
+    """
+    track = controls.track
+    if track is None:
+        return free
+
+    def rule(start: WindowStart) -> Statistics:
+        time_s = (start.window + 0.5) * window_s
+        setting = get_setting(track.label_at("statistics", time_s, "free"))(start)
+        mean = _of_dimensions("motion_mean", track.label_at("motion_mean", time_s, 0.0), start.portrait)
+        std = _of_dimensions("motion_std", track.label_at("motion_std", time_s, 0.0), start.portrait)
+        return Statistics(mean if mean.any() else setting.mean, std if std.any() else setting.std)
+
+    return rule
+
+
+def _of_dimensions(name: str, value: float | tuple[float, ...], like: Tensor) -> Tensor:
+    numbers = torch.as_tensor(value).to(like)
+    if numbers.ndim and len(numbers) != len(like):
+        raise ControlsError(
+            f"the control track's {name} holds {len(numbers)} numbers, the motion has {len(like)} dimensions; give as "
+            "many, or one for all"
+        )
+    return numbers.expand_as(like)
 
 
 SETTINGS: dict[str, StatisticsRule] = {
