@@ -39,3 +39,9 @@ def adversarial_loss(fake_logits: Tensor) -> Tensor:
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Mean softplus(−D(real)) + mean softplus(D(fake)) (Goodfellow et al. 2014, non-saturating)."""
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+def slope_difference(real: Tensor, made: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean difference of neighbouring pixels' steps, (B, C, H, W) and weights (B, 1, H, W)."""
+    away = made - real
+    return (weights[..., 1:] * away.diff(dim=3).abs()).mean() + (weights[:, :, 1:] * away.diff(dim=2).abs()).mean()

@@ -4,7 +4,7 @@ A clip (t, y, x) becomes the planes xy (pooled over time), yt (pooled over y) an
 named as published after the axes that were *not* kept with time: rows are always t, columns of yt are x, of xt are y.
 
 Shape letters: B batch, T frames, R picture side, S = R / patch, the planes' side, C channels, L latent channels,
-P = S·S + 2·T·S, positions of all planes.
+P = S·S + 2·T·S, positions of all planes, G channels of a guide.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from loquent.errors import VideoError
+from loquent.models.moditalker.painter import Painter
 from loquent.nn.attention import attend
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Rotation:
     def __call__(self, x: Tensor) -> Tensor:
         """x is (B, tokens, H, d)."""
         a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
-        return x * self.cos + torch.stack([-b, a], dim=-1).flatten(-2) * self.sin
+        return x * self.cos.to(x) + torch.stack([-b, a], dim=-1).flatten(-2) * self.sin.to(x)
 
 
 def time_rotation(num_frames: int, head_dim: int, device: torch.device) -> Rotation:
@@ -174,11 +175,15 @@ class TriplaneAutoencoder(nn.Module):
         self.to_latent = nn.ModuleDict({plane: nn.Conv2d(dim, config.latent_dim, 1) for plane in PLANES})
         self.from_latent = nn.ModuleDict({plane: nn.Conv2d(config.latent_dim, dim, 1) for plane in PLANES})
         self.decoder = VideoTransformer(config)
-        self.patch_out = nn.ConvTranspose2d(dim, 3, patch, patch)
+        if config.guide_channels:
+            self.guide_in = nn.Linear(config.guide_channels * (patch // 2) ** 2, dim)
+            self.painter = Painter(config)
+        else:
+            self.patch_out = nn.ConvTranspose2d(dim, 3, patch, patch)
 
-    def forward(self, video: Tensor) -> Tensor:
+    def forward(self, video: Tensor, guide: Tensor | None = None) -> Tensor:
         """The clip as its latent tells it, (B, 3, T, R, R)."""
-        return self.decode(self.encode(video))
+        return self.decode(self.encode(video), guide)
 
     def encode(self, video: Tensor) -> Tensor:
         """(B, 3, T, R, R) to (B, L, P).
@@ -190,10 +195,7 @@ class TriplaneAutoencoder(nn.Module):
         wanted = (3, config.num_frames, config.size_px, config.size_px)
         if tuple(video.shape[1:]) != wanted:
             raise VideoError(f"a clip has shape {tuple(video.shape[1:])}; this autoencoder wants {wanted}")
-        patch, side = config.patch_px, config.side
-        patches = video.unflatten(4, (side, patch)).unflatten(3, (side, patch))  # (B, 3, T, S, p, S, p)
-        tokens = self.patch_in(patches.permute(0, 2, 3, 5, 4, 6, 1).flatten(4))  # (B, T, S, S, C)
-        volume = self.encoder(tokens)
+        volume = self.encoder(self.patch_in(_patches(video, config.side)))  # (B, T, S, S, C)
         return torch.cat([self._pool(plane, volume).flatten(2) for plane in PLANES], dim=-1)
 
     def _pool(self, plane: str, volume: Tensor) -> Tensor:
@@ -202,11 +204,35 @@ class TriplaneAutoencoder(nn.Module):
         pooled = self.pools[plane](sequences.flatten(0, 2)).unflatten(0, sequences.shape[:3])
         return torch.tanh(self.to_latent[plane](pooled.movedim(-1, 1)))
 
-    def decode(self, latent: Tensor) -> Tensor:
-        """(B, L, P) to (B, 3, T, R, R) in [−1, 1]."""
-        decoded = self.decoder(self.volume(latent).movedim(1, -1))  # (B, T, S, S, C)
+    def decode(self, latent: Tensor, guide: Tensor | None = None) -> Tensor:
+        """(B, L, P) to (B, 3, T, R, R) in [−1, 1].
+
+        Args:
+            latent: of a clip.
+            guide: moved photo (B, G, T, R, R) to paint over, for configurations with guide_channels; see `painter`.
+
+        Raises:
+            VideoError: the configuration wants a guide and there is none, or the reverse.
+        """
+        decoded = self.decode_tokens(latent, guide)
+        if guide is not None:
+            return self.painter(decoded, guide)
         frames = self.patch_out(decoded.flatten(0, 1).movedim(-1, 1))
         return (2 * torch.sigmoid(frames) - 1).unflatten(0, decoded.shape[:2]).transpose(1, 2)
+
+    def decode_tokens(self, latent: Tensor, guide: Tensor | None = None) -> Tensor:
+        """What the decoder's layers make of a latent, (B, T, S, S, C); arguments as for `decode`."""
+        if (guide is None) == bool(self.config.guide_channels):
+            raise VideoError(
+                "this autoencoder paints over a moved photo; give it as guide"
+                if guide is None
+                else "this autoencoder paints whole frames; leave out the guide"
+            )
+        volume = self.volume(latent).movedim(1, -1)  # (B, T, S, S, C)
+        if guide is not None:
+            halved = F.avg_pool2d(guide.flatten(1, 2), 2).unflatten(1, guide.shape[1:3])
+            volume = volume + self.guide_in(_patches(halved, self.config.side))
+        return self.decoder(volume)
 
     def volume(self, latent: Tensor) -> Tensor:
         """The sum of the planes, each spread along its pooled axis: (B, C, T, S, S)."""
@@ -215,6 +241,13 @@ class TriplaneAutoencoder(nn.Module):
             self.from_latent[plane](picture).unsqueeze(1 + _POOLED_AXIS[plane])
             for plane, picture in zip(PLANES, planes, strict=True)
         )
+
+
+def _patches(video: Tensor, side: int) -> Tensor:
+    """Squares of a clip (B, C, T, R, R), `side` of them along a side: (B, T, S, S, p·p·C)."""
+    patch = video.shape[-1] // side
+    patches = video.unflatten(4, (side, patch)).unflatten(3, (side, patch))  # (B, C, T, S, p, S, p)
+    return patches.permute(0, 2, 3, 5, 4, 6, 1).flatten(4)
 
 
 def split_planes(latent: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -26,6 +26,7 @@ class AtomConfig(SavedConfig):
     num_heads: int = 8
     dropout: float = 0.1
     vector_scale: float = 10.0  # of landmark vectors, to a decimetre; see `landmarks`
+    full_layers: bool = False  # ours: decoder layers end in a feed-forward network and are added to their input
 
     def __post_init__(self) -> None:
         if self.hidden_dim % self.num_heads or self.hidden_dim % 2:
@@ -54,8 +55,12 @@ class AutoencoderConfig(SavedConfig):
     pool_head_dim: int = 48
     pool_mlp_dim: int = 512
     latent_dim: int = 4
+    guide_channels: int = 0  # of the moved photo that the decoder paints over, see `painter`; 0, as published: none
+    paint_channels: int = 32  # of the painter's layers
 
     def __post_init__(self) -> None:
+        if self.guide_channels and self.patch_px % 2:
+            raise WeightsError(f"patch_px is {self.patch_px}; it must be even to paint over a moved photo")
         if self.size_px % self.patch_px:
             raise WeightsError(f"size_px is {self.size_px}; it must be a multiple of patch_px ({self.patch_px})")
         if self.head_dim % 4:
@@ -118,13 +123,17 @@ ATOM_PRESETS = {
     "published": ATOM,
     "starter": replace(
         ATOM,
-        num_frames=100,
-        audio_dim=256,
-        hidden_dim=192,
-        feedforward_dim=384,
+        num_frames=80,
+        audio_dim=512,  # the four times 128 features of a frame of our own speech encoder
+        vectors_per_frame=1,  # so that speech and frame have the same position
+        hidden_dim=128,
+        feedforward_dim=256,
         num_layers=4,
-        num_heads=4,
+        num_encoder_layers=1,
+        num_heads=8,
+        dropout=0.0,
         vector_scale=4.0,  # a jaw open as far as the ARKit weight 0.7 says
+        full_layers=True,
     ),
     "tiny": AtomConfig(
         num_frames=8, audio_dim=6, hidden_dim=16, feedforward_dim=24, num_layers=2, num_encoder_layers=1, num_heads=2
@@ -132,21 +141,23 @@ ATOM_PRESETS = {
 }
 
 AUTOENCODER = AutoencoderConfig()
+STARTER_DOTS = replace(
+    AUTOENCODER,
+    patch_px=16,
+    channels=96,
+    num_layers=2,
+    num_heads=3,
+    head_dim=32,
+    pool_layers=1,
+    pool_head_dim=24,
+    pool_mlp_dim=192,
+    latent_dim=8,
+)
 AUTOENCODER_PRESETS = {
     "published": AUTOENCODER,
-    # A fourth of the tokens, so that a clip takes seconds on a CPU; eight latent channels keep as many numbers.
-    "starter": replace(
-        AUTOENCODER,
-        patch_px=16,
-        channels=192,
-        num_layers=4,
-        num_heads=6,
-        head_dim=32,
-        pool_layers=2,
-        pool_head_dim=24,
-        pool_mlp_dim=256,
-        latent_dim=8,
-    ),
+    # A fourth of the tokens, so that a clip takes a second on a CPU; eight latent channels keep as many numbers.
+    "starter": replace(STARTER_DOTS, guide_channels=12),
+    "starter-landmark": STARTER_DOTS,
     "tiny": AutoencoderConfig(
         size_px=16,
         num_frames=4,

@@ -44,6 +44,8 @@ FROM_478 = (
 )
 JAW, MOUTH, OTHERS = range(17), range(48, 68), range(17, 48)
 NOSE_BASE = 33
+MOUTH_GAPS = ((61, 67), (62, 66), (63, 65))  # points of the inner lip borders, upper and lower
+MOUTH_GAPS = ((61, 67), (62, 66), (63, 65))  # points of the inner lip borders, upper and lower
 # The person's landmark that each becomes when the picture is mirrored.
 MIRRORED = tuple(FROM_478.index(topology.MIRRORED[point]) for point in FROM_478)
 
@@ -56,7 +58,7 @@ LIP_CHANNELS = _channels([*JAW, *MOUTH])  # what speech moves
 OTHER_CHANNELS = _channels([*OTHERS])
 
 _INTEROCULAR_DM = 0.89  # between the outer corners of the eyes of the mean face
-_TO_CANONICAL = _INTEROCULAR_DM * np.array([1.0, -1.0, -1.0])  # of head coordinates, see `motion.face_model`
+TO_CANONICAL = _INTEROCULAR_DM * np.array([1.0, -1.0, -1.0])  # of head coordinates, see `motion.face_model`
 
 
 def pick_68(points: NDArray) -> NDArray:
@@ -77,7 +79,13 @@ def mean_face() -> NDArray[np.float64]:
 
 
 def _canonical_of_head(points: NDArray) -> NDArray[np.float64]:
-    return pick_68(np.asarray(points, np.float64)) * _TO_CANONICAL
+    return pick_68(np.asarray(points, np.float64)) * TO_CANONICAL
+
+
+def canonical_displacement(displacement: NDArray) -> NDArray[np.float64]:
+    """Landmarks (..., 204) in decimetres that move as the 478 points (..., 478, 3) move in head coordinates."""
+    moved = _canonical_of_head(displacement)
+    return moved.reshape(*moved.shape[:-2], VECTOR_DIM)
 
 
 def canonical_of_photo(shape: FaceShape) -> NDArray[np.float64]:
@@ -125,7 +133,7 @@ def posed(shape: FaceShape, canonical: NDArray, rotation: NDArray, translation: 
         rotation: head motion, (T, 3), relative to the photo, as `types.Motion`.
         translation: (T, 3), in interocular distances.
     """
-    return shape.to_photo(canonical / _TO_CANONICAL, rotation, translation)
+    return shape.to_photo(canonical / TO_CANONICAL, rotation, translation)
 
 
 def to_vector(canonical: NDArray, scale: float) -> NDArray[np.float32]:

@@ -1,0 +1,81 @@
+"""The last stage of MToV's decoder where it paints over the photo, moved by the landmarks. Ours, not published.
+
+A small autoencoder blurs what it draws. Here it draws only what the photo does not hold, the mouth's inside above all,
+and says for every pixel which layer of the moved photo shows: skin above an opening, skin below it, the head as a whole,
+or its own colour. Away from mouth and eyes the moved photo stays as it is.
+
+Shape letters: B batch, T frames, R picture side, S tokens along a side, C channels, G channels of a guide.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from loquent.models.moditalker.config import AutoencoderConfig
+
+_PRIOR = 2.0  # by which the side of an opening that a layer's skin belongs to speaks for the layer at the start
+
+
+class Guide(NamedTuple):
+    """Parts of a guide (N, G, R, R) in [−1, 1]."""
+
+    base: Tensor  # RGB: the head as a whole
+    upper: Tensor  # RGB: skin that moves with upper lip and lids
+    is_upper: Tensor  # one channel, 1 where that is skin above an opening
+    lower: Tensor
+    is_lower: Tensor
+    near: Tensor  # one channel, 1 where mouth and eyes are near
+
+    @staticmethod
+    def of(guide: Tensor) -> Guide:
+        return Guide(*guide.split([3, 3, 1, 3, 1, 1], dim=1))
+
+
+class Paint(NamedTuple):
+    """What the painter adds to a guide."""
+
+    shares: Tensor  # (N, 4, R, R), summing to 1: of base, upper, lower and colour
+    colour: Tensor  # (N, 3, R, R) in [−1, 1]
+
+    def over(self, guide: Tensor) -> Tensor:
+        """Frames (N, 3, R, R) over a guide (N, G, R, R)."""
+        parts = Guide.of(guide)
+        layers = (parts.base, parts.upper, parts.lower, self.colour)
+        painted = torch.stack([share[:, None] * layer for share, layer in zip(self.shares.unbind(1), layers, strict=True)]).sum(0)
+        return torch.lerp(parts.base, painted, (parts.near + 1) / 2)
+
+
+class Painter(nn.Module):
+    """Tokens of the decoder and a guide to frames; convolutions at half the picture's size."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        width, half_patch = config.paint_channels, config.patch_px // 2
+        self.tokens_in = nn.ConvTranspose2d(config.channels, width, half_patch, half_patch)
+        self.guide_in = nn.Conv2d(4 * config.guide_channels, width, 3, padding=1)
+        self.middle = nn.Conv2d(width, width, 3, padding=1)
+        self.out = nn.Conv2d(width, 4 * 7, 3, padding=1)
+
+    def forward(self, tokens: Tensor, guide: Tensor) -> Tensor:
+        """Tokens (B, T, S, S, C) and a guide (B, G, T, R, R) to frames (B, 3, T, R, R)."""
+        flat = guide.transpose(1, 2).flatten(0, 1)  # (B·T, G, R, R)
+        frames = self.paint(tokens, flat).over(flat)
+        return frames.unflatten(0, tokens.shape[:2]).transpose(1, 2)
+
+    def paint(self, tokens: Tensor, guide: Tensor) -> Paint:
+        """Tokens (B, T, S, S, C) and a guide (B·T, G, R, R)."""
+        h = self.tokens_in(tokens.flatten(0, 1).movedim(-1, 1)) + self.guide_in(F.pixel_unshuffle(guide, 2))
+        h = F.silu(h)
+        h = F.silu(h + self.middle(h))
+        logits, colour = F.pixel_shuffle(self.out(h), 2).split([4, 3], dim=1)
+        parts = Guide.of(guide)
+        none = torch.zeros_like(parts.near)
+        logits = logits + _PRIOR * torch.cat([none, parts.is_upper, parts.is_lower, none], dim=1)
+        return Paint(logits.softmax(1), torch.tanh(colour))

@@ -1,0 +1,210 @@
+"""Windows of video for MToV's trainings: frames, the moved photo, landmarks. Made once, read by memory map.
+
+    python -m loquent.training.moditalker_video_data PORTRAITS LABELS.npz SPEECH_CORPUS --out DIR
+
+The mesh renderer draws people of the video corpus (`data.video`) as they speak and as they move at will; eyes look
+where the photo's look, since the 68 landmarks do not tell of gaze.
+
+Shape letters: N windows, T frames of a window, S side in which pictures are kept, R picture side of the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+
+from loquent.data.shards import Corpus
+from loquent.data.video import People, enlarge, free_motion
+from loquent.errors import LoquentError
+from loquent.face.crop import HEAD_MARGIN
+from loquent.models.moditalker import landmarks as space
+from loquent.models.moditalker.moved_photo import GUIDE_CHANNELS, MovedPhoto, crop_guide, cut_crop
+from loquent.models.moditalker.pictures import dots_to_clip, draw_dots, hide_lower_face, to_clip
+from loquent.motion.controls import apply_controls
+from loquent.render.mesh import MeshRenderer
+from loquent.types import Controls, Motion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from loquent.data.video import Sitter
+
+logger = logging.getLogger(__name__)
+
+STORED_PX = 160  # what the portraits hold of detail
+NUM_FRAMES = 16
+_SPEECH_WINDOWS, _FREE_WINDOWS = 2, 1  # of each person
+
+
+@dataclass(frozen=True, eq=False)
+class StoredWindow:
+    """One window as it is kept."""
+
+    frames: NDArray[np.uint8]  # (T, S, S, 3)
+    guide: NDArray[np.uint8]  # (T, S, S, GUIDE_CHANNELS), see `moved_photo.crop_guide`
+    landmarks: NDArray[np.float32]  # (T, 68, 2), in pixels of a crop of side 1
+    portrait: NDArray[np.uint8]  # (S, S, 3)
+
+
+def make_windows(sitter: Sitter, corpus: Corpus, rng: np.random.Generator) -> Iterator[StoredWindow]:
+    """Windows of one person, speaking and moving at will."""
+    portrait = enlarge(sitter, 256, HEAD_MARGIN)
+    renderer = MeshRenderer(portrait)
+    photo = MovedPhoto(portrait.photo.pixels, portrait.face.landmarks)
+    to_crop = photo.crop_to_photo(STORED_PX)
+    still = cut_crop(photo.pixels, to_crop, STORED_PX)
+    for index in range(_SPEECH_WINDOWS + _FREE_WINDOWS):
+        if index < _SPEECH_WINDOWS:
+            motion = _speech_motion(corpus, portrait.rest_expression, rng)
+        else:
+            motion = free_motion(portrait, corpus, NUM_FRAMES, rng)
+        motion.gaze[:] = 0
+        canonical = space.canonical_of_expression(photo.shape, motion.expression)
+        moved = photo.draw(canonical, motion.rotation, motion.translation)
+        points = photo.landmarks_px(canonical, motion.rotation, motion.translation)
+        yield StoredWindow(
+            frames=np.stack([cut_crop(frame, to_crop, STORED_PX) for frame in renderer.render(motion)]),
+            guide=np.stack([crop_guide(layers, photo.face_box, to_crop, STORED_PX) for layers in moved]),
+            landmarks=to_crop_px(points, to_crop) / STORED_PX,
+            portrait=still,
+        )
+
+
+def to_crop_px(points: NDArray, crop_to_photo: NDArray) -> NDArray[np.float32]:
+    """Points (..., 2) in photo pixels as pixels of the crop."""
+    return ((points - crop_to_photo[:, 2]) @ np.linalg.inv(crop_to_photo[:, :2]).T).astype(np.float32)
+
+
+def _speech_motion(corpus: Corpus, rest_expression: NDArray, rng: np.random.Generator) -> Motion:
+    while True:
+        number = int(rng.integers(len(corpus)))
+        spare = corpus.num_frames(number) - NUM_FRAMES
+        if spare >= 0:
+            break
+    first = int(rng.integers(spare + 1))
+    motion = Motion.from_vector(corpus.read(number, first, first + NUM_FRAMES).motion)
+    controls = Controls(
+        keep_expression=float(rng.uniform(0, 0.8)),
+        head=float(rng.uniform(0.7, 1.6)),
+        lips=float(rng.uniform(0.9, 1.3)),
+    )
+    return next(apply_controls([motion], controls, rest_expression))
+
+
+_ARRAYS = {
+    "frames": ((NUM_FRAMES, STORED_PX, STORED_PX, 3), np.uint8),
+    "guide": ((NUM_FRAMES, STORED_PX, STORED_PX, GUIDE_CHANNELS), np.uint8),
+    "landmarks": ((NUM_FRAMES, 68, 2), np.float32),
+    "portrait": ((STORED_PX, STORED_PX, 3), np.uint8),
+}
+
+
+class Windows:
+    """Windows in a folder, of which those already written can be read while more are made."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        room = json.loads((folder / "room.json").read_text())
+        self._arrays = {name: _open(folder, name, room, "r") for name in _ARRAYS}
+
+    def __len__(self) -> int:
+        return int((self._folder / "count").read_text())
+
+    def __getitem__(self, number: int) -> StoredWindow:
+        return StoredWindow(**{name: array[number] for name, array in self._arrays.items()})
+
+
+def _open(folder: Path, name: str, room: int, mode: str) -> np.memmap:
+    shape, kind = _ARRAYS[name]
+    return np.memmap(folder / f"{name}.bin", kind, mode, shape=(room, *shape))  # type: ignore[call-overload]
+
+
+class NetworkView:
+    """A stored window as the networks read it, R pixels a side."""
+
+    def __init__(self, stored: StoredWindow, size_px: int) -> None:
+        self._stored, self._size_px = stored, size_px
+
+    def clip(self) -> Tensor:
+        """Frames, (3, T, R, R) in [−1, 1]."""
+        return to_clip(_enlarged(self._stored.frames, self._size_px))
+
+    def guide(self) -> Tensor:
+        """The moved photo, (GUIDE_CHANNELS, T, R, R) in [−1, 1]."""
+        return to_clip(_enlarged(self._stored.guide, self._size_px))
+
+    def dots(self) -> Tensor:
+        """Dot pictures, (3, T, R, R) of −1 and 1."""
+        return dots_to_clip(draw_dots(self._stored.landmarks * self._size_px, self._size_px, self._size_px))
+
+    def pose(self) -> Tensor:
+        """The moved photo with its lower face hidden, (3, T, R, R)."""
+        base = _enlarged(self._stored.guide[..., :3], self._size_px).float()
+        return to_clip(hide_lower_face(base, self._stored.landmarks * self._size_px))
+
+    def portrait(self) -> Tensor:
+        """The portrait, held still, (3, T, R, R)."""
+        still = to_clip(_enlarged(self._stored.portrait[None], self._size_px))
+        return still.expand(-1, len(self._stored.frames), -1, -1)
+
+
+def _enlarged(pictures: NDArray[np.uint8], size_px: int) -> Tensor:
+    """(T, S, S, C) to (T, C, R, R), uint8."""
+    large = np.stack([cv2.resize(picture, (size_px, size_px), interpolation=cv2.INTER_LINEAR) for picture in pictures])
+    return torch.from_numpy(large).permute(0, 3, 1, 2)
+
+
+def build(people: People, corpus: Corpus, out: Path, seed: int) -> None:
+    """Writes the windows of all people, in the order in which they come."""
+    out.mkdir(parents=True, exist_ok=True)
+    room = len(people) * (_SPEECH_WINDOWS + _FREE_WINDOWS)
+    arrays = {name: _open(out, name, room, "w+") for name in _ARRAYS}
+    (out / "room.json").write_text(str(room))
+    count = 0
+    for number in range(len(people)):
+        try:
+            windows = list(make_windows(people[number], corpus, np.random.default_rng((seed, number))))
+        except LoquentError as error:
+            logger.warning("person %d is left out: %s", number, error)
+            continue
+        for window in windows:
+            for name, array in arrays.items():
+                array[count] = getattr(window, name)
+            count += 1
+        (out / "count.part").write_text(str(count))
+        (out / "count.part").rename(out / "count")
+        if (number + 1) % 50 == 0:
+            logger.info("%d of %d people, %d windows", number + 1, len(people), count)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("portraits", type=Path, help="folder of ID.jpg, one face each")
+    parser.add_argument("labels", type=Path, help="npz with ids and landmarks (N, 478, 3) in pixels")
+    parser.add_argument("corpus", type=Path, help="folder made by loquent.data.corpus")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--split", choices=("train", "test"), default="train")
+    parser.add_argument("--new-people", type=int, default=0, help="people blended of two portraits")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    cv2.setNumThreads(1)
+    people = People(
+        arguments.portraits, arguments.labels, arguments.split == "test", arguments.new_people, arguments.seed
+    )
+    build(people, Corpus(arguments.corpus), arguments.out, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
