@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from loquent.motion.face_model import FaceShape
 
 _SPEECH_FRAMES, _FREE_FRAMES = 20, 8
 _FACE_SHARE = 0.3  # interocular distance of the picture's side
