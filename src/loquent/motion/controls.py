@@ -43,7 +43,8 @@ KEPT_CHANNELS = _indices("mouthSmile", "mouthDimple", "cheekSquint", "brow", "ey
 KEPT_MOUTH_CHANNELS = _indices("mouthSmile", "mouthDimple")
 _ROUND_CHANNELS = _indices("mouthPucker", "mouthFunnel")
 _SMILING = [EMOTIONS.index(name) for name in ("neutral", "happiness")]
-_WIDE_CHANNELS, _SQUINT_CHANNELS = _indices("eyeWide"), _indices("eyeSquint")
+_SQUINT_CHANNELS = _indices("eyeSquint")
+_OPEN_CHANNELS = _indices("eyeWide", "eyeLook")  # move lids that are not closed
 
 _SQUINT_OF_BLINK = 0.08
 # A turning head sways: translation x, y in interocular distances for each radian of pitch, yaw, roll.
@@ -124,7 +125,7 @@ def _look_weights(gaze_rad: NDArray) -> NDArray[np.float32]:
 def _with_closed_eyes(expression: NDArray, closure: NDArray) -> NDArray[np.float32]:
     """The expression (T, 52) with lids closed at least as far as `closure` (T, 1) says."""
     expression[:, BLINK_CHANNELS] = np.maximum(expression[:, BLINK_CHANNELS], closure)
-    expression[:, _WIDE_CHANNELS] *= 1 - closure
+    expression[:, _OPEN_CHANNELS] *= 1 - closure
     squint = expression[:, _SQUINT_CHANNELS] + _SQUINT_OF_BLINK * closure
     expression[:, _SQUINT_CHANNELS] = np.minimum(squint, 1)
     return expression
