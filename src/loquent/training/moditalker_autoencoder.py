@@ -19,15 +19,19 @@ from loquent.training.moditalker_losses import autoencoder_losses
 from loquent.training.moditalker_video_data import NetworkView, Windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
-COLOUR_WEIGHT = 0.25  # of the painter's own colour, everywhere near mouth and eyes, so that it is learnt before it is used
-SLOPE_WEIGHT = 2.0
+COLOUR_WEIGHT = (
+    0.25  # of the painter's own colour, everywhere near mouth and eyes, so that it is learnt before it is used
+)
+SLOPE_WEIGHT = 1.0
+LATENT_NOISE = 0.1  # deviation of what is added to latents, so that the decoder bears the denoiser's errors
+LATENT_EDGE = 0.7  # latents beyond it are held back, or they stick at -1 and 1, where nothing is learnt
+OPENING_WEIGHT = 5.0  # of pixels that neither layer's skin covers, in addition to 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,9 @@ class ClipBatch:
     """Clips, and the moved photo if the decoder paints over one."""
 
     clip: Tensor  # (B, 3, T, R, R)
-    guide: Tensor | None  # (B, G, T, R, R)
+    painted: Tensor | None = None  # (F,), the frames to paint
+    guide: Tensor | None = None  # in these frames, (B, G, F, R, R)
+    halved_guide: Tensor | None = None  # (B, G, T, R/2, R/2)
 
 
 class ClipBatches:
@@ -60,8 +66,13 @@ class ClipBatches:
         rng = np.random.default_rng((seed, number))
         chosen = rng.integers(len(self._windows), size=self._recipe.batch_size)
         views = [NetworkView(self._windows[int(index)], config.size_px) for index in chosen]
-        guide = torch.stack([view.guide() for view in views]) if config.guide_channels else None
-        return ClipBatch(torch.stack([view.clip() for view in views]), guide)
+        clip = torch.stack([view.clip() for view in views])
+        if not config.guide_channels:
+            return ClipBatch(clip)
+        painted = np.sort(rng.permutation(config.num_frames)[: self._recipe.painted_frames])
+        guide = torch.stack([view.guide(painted.tolist()) for view in views])
+        halved_guide = torch.stack([view.halved_guide() for view in views])
+        return ClipBatch(clip, torch.from_numpy(painted), guide, halved_guide)
 
 
 def published_loss(network: TriplaneAutoencoder, batch: ClipBatch, random: torch.Generator) -> dict[str, Tensor]:
@@ -72,36 +83,38 @@ def published_loss(network: TriplaneAutoencoder, batch: ClipBatch, random: torch
     return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
 
-def painter_loss(num_frames: int) -> Callable[[TriplaneAutoencoder, ClipBatch, torch.Generator], dict[str, Tensor]]:
+def painter_loss(network: TriplaneAutoencoder, batch: ClipBatch, random: torch.Generator) -> dict[str, Tensor]:
     """Loss of an autoencoder that paints over a moved photo, on some frames of each clip."""
-
-    def loss(network: TriplaneAutoencoder, batch: ClipBatch, random: torch.Generator) -> dict[str, Tensor]:
-        assert batch.guide is not None
-        weight = network.patch_in.weight
-        guide = batch.guide.to(weight)
-        tokens = network.decode_tokens(network.encode(batch.clip.to(weight)), guide)
-        frames = torch.randperm(batch.clip.shape[2], generator=random)[:num_frames]
-        shown = guide[:, :, frames].transpose(1, 2).flatten(0, 1)  # (B·F, G, R, R)
-        real = batch.clip[:, :, frames].transpose(1, 2).flatten(0, 1)
-        paint = network.painter.paint(tokens[:, frames], shown)
-        made, near = paint.over(shown).float(), (Guide.of(shown).near.float() + 1) / 2
-        weights = near / near.mean().clamp(min=1e-3)
-        terms = {
-            "picture": (weights * (made - real).abs()).mean(),
-            "slopes": slope_difference(real, made, weights),
-            "colour": (weights * (paint.colour.float() - real).abs()).mean(),
-        }
-        whole = terms["picture"] + SLOPE_WEIGHT * terms["slopes"] + COLOUR_WEIGHT * terms["colour"]
-        return {"loss": whole, **terms, "own": (weights * paint.shares[:, 3:].float()).mean().detach()}
-
-    return loss
+    assert batch.guide is not None
+    assert batch.halved_guide is not None
+    weight = network.patch_in.weight
+    latent = network.encode(batch.clip.to(weight))
+    noise = LATENT_NOISE * torch.randn(latent.shape, generator=random)
+    tokens = network.decode_tokens(latent + noise.to(latent), batch.halved_guide.to(weight))
+    guide = batch.guide.transpose(1, 2).flatten(0, 1).to(weight)  # (B·F, G, R, R)
+    real = batch.clip[:, :, batch.painted].transpose(1, 2).flatten(0, 1)
+    paint = network.painter.paint(tokens[:, batch.painted], guide)
+    made, parts = paint.over(guide).float(), Guide.of(guide.float())
+    opening = (1 - parts.is_upper) * (1 - parts.is_lower) / 4
+    weights = (parts.near + 1) / 2 * (1 + OPENING_WEIGHT * opening)
+    weights = weights / weights.mean().clamp(min=1e-3)
+    terms = {
+        "picture": (weights * (made - real).abs()).mean(),
+        "slopes": slope_difference(real, made, weights),
+        "colour": (weights * (paint.colour.float() - real).abs()).mean(),
+        "edge": (latent.float().abs() - LATENT_EDGE).clamp(min=0).square().mean(),
+    }
+    whole = terms["picture"] + SLOPE_WEIGHT * terms["slopes"] + COLOUR_WEIGHT * terms["colour"] + terms["edge"]
+    return {"loss": whole, **terms, "own": (weights * paint.shares[:, 3:].float()).mean().detach()}
 
 
 def run(recipe: AutoencoderRecipe, data: Path, output: Path, device: str = "cpu") -> nn.Module:
     """Trains; weights are written to `output` at every checkpoint."""
     torch.manual_seed(recipe.train.seed)
     network = TriplaneAutoencoder(recipe.network)
-    loss = painter_loss(recipe.painted_frames) if recipe.network.guide_channels else published_loss
+    for layer in network.to_latent.values():
+        layer.weight.data.mul_(0.1)  # type: ignore[operator]
+    loss = painter_loss if recipe.network.guide_channels else published_loss
 
     def save(average: nn.Module, step: int) -> None:
         save_network(average, recipe.network, output / "weights")
@@ -113,14 +126,16 @@ def save_network(network: nn.Module, config: AutoencoderConfig, folder: Path) ->
     """Writes config.json and model.safetensors, in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
     config.save(folder / "config.json")
-    save_file({name: value.half().contiguous() for name, value in network.state_dict().items()}, folder / "model.safetensors")
+    save_file(
+        {name: value.half().contiguous() for name, value in network.state_dict().items()}, folder / "model.safetensors"
+    )
 
 
 STARTER = AutoencoderRecipe(
     network=AUTOENCODER_PRESETS["starter"],
     batch_size=2,
     train=TrainSettings(
-        steps=1800, learning_rate=1.5e-3, warmup_steps=60, decay_share=0.35, betas=(0.9, 0.98), ema_decay=0.995,
+        steps=1600, learning_rate=1e-3, warmup_steps=60, decay_share=0.35, betas=(0.9, 0.98), ema_decay=0.995,
         bfloat16=True, save_every=100, log_every=20,
     ),
 )  # fmt: skip

@@ -140,9 +140,14 @@ class NetworkView:
         """Frames, (3, T, R, R) in [−1, 1]."""
         return to_clip(_enlarged(self._stored.frames, self._size_px))
 
-    def guide(self) -> Tensor:
-        """The moved photo, (GUIDE_CHANNELS, T, R, R) in [−1, 1]."""
-        return to_clip(_enlarged(self._stored.guide, self._size_px))
+    def guide(self, frames: list[int] | None = None) -> Tensor:
+        """The moved photo in some frames, or all, (GUIDE_CHANNELS, T, R, R) in [−1, 1]."""
+        chosen = self._stored.guide if frames is None else self._stored.guide[frames]
+        return to_clip(_enlarged(chosen, self._size_px))
+
+    def halved_guide(self) -> Tensor:
+        """The moved photo at half the size, (GUIDE_CHANNELS, T, R / 2, R / 2)."""
+        return to_clip(_enlarged(self._stored.guide, self._size_px // 2))
 
     def dots(self) -> Tensor:
         """Dot pictures, (3, T, R, R) of −1 and 1."""

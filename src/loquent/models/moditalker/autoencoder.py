@@ -214,14 +214,15 @@ class TriplaneAutoencoder(nn.Module):
         Raises:
             VideoError: the configuration wants a guide and there is none, or the reverse.
         """
-        decoded = self.decode_tokens(latent, guide)
+        decoded = self.decode_tokens(latent, None if guide is None else halved(guide))
         if guide is not None:
             return self.painter(decoded, guide)
         frames = self.patch_out(decoded.flatten(0, 1).movedim(-1, 1))
         return (2 * torch.sigmoid(frames) - 1).unflatten(0, decoded.shape[:2]).transpose(1, 2)
 
     def decode_tokens(self, latent: Tensor, guide: Tensor | None = None) -> Tensor:
-        """What the decoder's layers make of a latent, (B, T, S, S, C); arguments as for `decode`."""
+        """What the decoder's layers make of a latent (B, L, P) and a guide of half the size (B, G, T, R/2, R/2):
+        (B, T, S, S, C)."""
         if (guide is None) == bool(self.config.guide_channels):
             raise VideoError(
                 "this autoencoder paints over a moved photo; give it as guide"
@@ -230,8 +231,7 @@ class TriplaneAutoencoder(nn.Module):
             )
         volume = self.volume(latent).movedim(1, -1)  # (B, T, S, S, C)
         if guide is not None:
-            halved = F.avg_pool2d(guide.flatten(1, 2), 2).unflatten(1, guide.shape[1:3])
-            volume = volume + self.guide_in(_patches(halved, self.config.side))
+            volume = volume + self.guide_in(_patches(guide, self.config.side))
         return self.decoder(volume)
 
     def volume(self, latent: Tensor) -> Tensor:
@@ -241,6 +241,11 @@ class TriplaneAutoencoder(nn.Module):
             self.from_latent[plane](picture).unsqueeze(1 + _POOLED_AXIS[plane])
             for plane, picture in zip(PLANES, planes, strict=True)
         )
+
+
+def halved(guide: Tensor) -> Tensor:
+    """A guide (B, G, T, R, R) at half its size."""
+    return F.avg_pool2d(guide.flatten(1, 2), 2).unflatten(1, guide.shape[1:3])
 
 
 def _patches(video: Tensor, side: int) -> Tensor:

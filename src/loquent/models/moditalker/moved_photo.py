@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
     from loquent.render.head import Pose
 
-GUIDE_CHANNELS = 12  # base, upper and lower RGB; share of upper and lower skin; where the network may paint; see `Guide`
+GUIDE_CHANNELS = (
+    12  # base, upper and lower RGB; share of upper and lower skin; where the network may paint; see `Guide`
+)
 CROP_MARGIN = 1.2  # side of the network's crop, in units of the face's longer side
 
 _UPPER = {*range(49, 54), 61, 62, 63, 37, 38, 43, 44}  # landmarks of the upper lip and the upper lids, corners left out
@@ -168,7 +170,9 @@ def _landmark_weights(centres: NDArray, points: NDArray, left_out: set[int], uni
     return weights
 
 
-def crop_guide(layers: Layers, face_box: tuple[int, int, int, int], crop_to_photo: NDArray, size: int) -> NDArray[np.uint8]:
+def crop_guide(
+    layers: Layers, face_box: tuple[int, int, int, int], crop_to_photo: NDArray, size: int
+) -> NDArray[np.uint8]:
     """What the network is shown of the moved photo, (S, S, GUIDE_CHANNELS)."""
     left, top, _, _ = face_box
     in_box = crop_to_photo - np.array([[0, 0, left], [0, 0, top]])

@@ -48,7 +48,9 @@ class Paint(NamedTuple):
         """Frames (N, 3, R, R) over a guide (N, G, R, R)."""
         parts = Guide.of(guide)
         layers = (parts.base, parts.upper, parts.lower, self.colour)
-        painted = torch.stack([share[:, None] * layer for share, layer in zip(self.shares.unbind(1), layers, strict=True)]).sum(0)
+        painted = torch.stack(
+            [share[:, None] * layer for share, layer in zip(self.shares.unbind(1), layers, strict=True)]
+        ).sum(0)
         return torch.lerp(parts.base, painted, (parts.near + 1) / 2)
 
 
