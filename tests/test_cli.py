@@ -29,7 +29,7 @@ RUNNER = CliRunner()
 @pytest.fixture(autouse=True)
 def fake_stages(monkeypatch):
     """A system without weights, and a face in every photo."""
-    monkeypatch.setattr("loquent.pipeline.load_system", lambda name, device: make_system())
+    monkeypatch.setattr("loquent.pipeline.load_system", lambda name, device, options: make_system())
     monkeypatch.setattr(
         importlib.import_module("loquent.face.analyze"),
         "analyze",
@@ -301,7 +301,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start backgro
 sys.path.insert(0, {tests!r})
 import fakes, importlib, loquent.pipeline
 from dataclasses import replace
-loquent.pipeline.load_system = lambda name, device: fakes.make_system()
+loquent.pipeline.load_system = lambda name, device, options: fakes.make_system()
 importlib.import_module("loquent.face.analyze").analyze = lambda photo, *_: replace(loquent.pipeline.average_portrait(photo.width_px), photo=photo)
 draw = fakes.GreyRenderer.render
 def slowly(self, motion):

@@ -9,7 +9,7 @@ import pytest
 import loquent
 from fakes import make_system
 from loquent import provenance
-from loquent.errors import LoquentError, WeightsError
+from loquent.errors import ControlsError, LoquentError, WeightsError
 from loquent.motion.control_track import ControlTrack
 from loquent.pipeline import Ahead, TalkingHead, VideoSettings, average_portrait
 from loquent.systems import choose_device, find_system
@@ -189,8 +189,17 @@ def test_unknown_system_names_the_nearest():
         find_system("startr")
 
 
-def test_moda_is_the_starter_system():
-    assert find_system("moda") == find_system("starter")
+def test_the_starter_is_in_the_package_and_moda_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOQUENT_CACHE", str(tmp_path))
+    assert not find_system().released
+    assert find_system().lacks == ""
+    assert find_system("moda").released
+    assert "loquent fetch moda" in find_system("moda").lacks
+
+
+def test_options_are_for_systems_that_have_some():
+    with pytest.raises(ControlsError, match="no options of its own; leave out stitching"):
+        TalkingHead.from_pretrained("starter", "cpu", {"stitching": False})
 
 
 def test_a_folder_of_weights_is_a_system(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class Job:
     controls: Controls = field(default_factory=Controls)
     video: VideoSettings = field(default_factory=VideoSettings)
     face: FaceSettings = field(default_factory=FaceSettings)
+    options: Mapping[str, str] = field(default_factory=dict)  # of the system alone
 
     @property
     def label(self) -> str:
@@ -74,7 +75,7 @@ class Job:
             )
         if self.motion is not None:
             inputs["motion"] = _named_hash(self.motion)
-        return describe_settings(inputs, system_name, self.controls, self.video, self.face)
+        return describe_settings(inputs, system_name, self.controls, self.video, self.face, self.options)
 
     def is_finished(self, system_name: str) -> bool:
         """Whether `output` exists and says that it was made with exactly these settings and files."""
@@ -211,7 +212,8 @@ class _ManifestRow(BaseModel):
         elif self.speech is not None:
             sound = Sound(path=input_folder / self.speech)
         motion = template.motion if self.motion is None else input_folder / self.motion
-        return Job(
+        return replace(
+            template,
             photo=input_folder / self.photo,
             sound=sound,
             output=output_folder / self.output,

@@ -94,7 +94,7 @@ def _ffmpeg_version() -> str:
 
 
 def _models() -> list[Finding]:
-    """The weights in the package: one folder a network."""
+    """The weights in the package, one folder a network, and which systems are ready."""
     from loquent.systems import SYSTEMS, WEIGHTS_DIR
 
     found = []
@@ -104,8 +104,8 @@ def _models() -> list[Finding]:
         detail = f"{megabytes:.1f} MB in {folder}" if megabytes else f"no .safetensors in {folder}; reinstall loquent"
         found.append(Finding(f"model {folder.name}", state, detail))
     for name, entry in SYSTEMS.items():
-        if not (entry.weights / "model.safetensors").is_file():
-            found.append(Finding(f"system {name}", "missing", f"no weights in {entry.weights}; reinstall loquent"))
+        absent: State = "optional" if entry.released else "missing"
+        found.append(Finding(f"system {name}", absent if entry.lacks else "ok", entry.lacks or entry.title))
     return found
 
 

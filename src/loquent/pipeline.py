@@ -10,7 +10,7 @@ import hashlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -100,23 +100,31 @@ class TalkingHead:
     >>> clip = head.animate("photo.jpg", "speech.wav", output="talk.mp4")
     """
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, options: Mapping[str, Any] | None = None) -> None:
         self.system = system
+        self.options = dict(options or {})  # with which the system was configured, for the record
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path = DEFAULT_SYSTEM, device: str = "auto") -> TalkingHead:
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path = DEFAULT_SYSTEM,
+        device: str = "auto",
+        options: Mapping[str, Any] | None = None,
+    ) -> TalkingHead:
         """Loads a system.
 
         Args:
-            name_or_folder: "starter" for the system shipped in the package, or a folder with a motion generator's
-                config.json and model.safetensors.
+            name_or_folder: "starter" for the system shipped in the package, another name of `loquent.systems.SYSTEMS`,
+                or a folder with weights. "moda" fetches the officially released files on first use.
             device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+            options: of this system alone, such as {"stitching": False} for "moda".
 
         Raises:
             LoquentError: unknown name or device.
+            ControlsError: the system has no such options.
             WeightsError: the weights are missing or do not fit.
         """
-        return cls(load_system(str(name_or_folder), device))
+        return cls(load_system(str(name_or_folder), device, options), options)
 
     def portrait(
         self,
@@ -177,7 +185,7 @@ class TalkingHead:
         if motion is not None:
             self._check_speaks_arkit("draw a motion file of face parameters")
             motion, inputs["motion"] = _read_motion(motion)
-        settings = describe_settings(inputs, self.system.name, controls, video, face)
+        settings = describe_settings(inputs, self.system.name, controls, video, face, self.options)
         return Work(portrait, speech, motion, controls, video, settings)
 
     def animate(
@@ -357,7 +365,12 @@ def open_writer(work: Work, output: str | Path, size_px: tuple[int, int]) -> Vid
 
 
 def describe_settings(
-    inputs: dict[str, dict[str, str]], system: str, controls: Controls, video: VideoSettings, face: FaceSettings
+    inputs: dict[str, dict[str, str]],
+    system: str,
+    controls: Controls,
+    video: VideoSettings,
+    face: FaceSettings,
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that re-creates a video; plain values, fit for JSON.
 
@@ -365,7 +378,9 @@ def describe_settings(
         inputs: name and sha256 of each of photo, speech and motion that is used.
         system: name of the system.
         controls, video, face: as used.
+        options: of this system alone.
     """
+    stated = {"options": {name: str(value) for name, value in options.items()}} if options else {}
     return {
         "loquent": __version__,
         "system": system,
@@ -373,6 +388,7 @@ def describe_settings(
         "controls": controls.as_dict(),
         "video": asdict(video),
         "face": {"face": face.face, "backend": face.backend},
+        **stated,
     }
 
 

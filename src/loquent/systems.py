@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loquent.errors import LoquentError, WeightsError
+from loquent.errors import ControlsError, LoquentError, WeightsError
 
 if TYPE_CHECKING:
     from loquent.types import MotionGenerator, Portrait, Renderer, SpeechEncoder
@@ -28,6 +28,9 @@ class System:
     make_renderer: Callable[[Portrait, int | None], Renderer[Any]]  # portrait, longest side of the frames in px or None
     device: str = "cpu"
     space: str = "arkit"  # of the motion between generator and renderer: `Motion`, or `MotionCodes` of that space
+    configure: Callable[[Mapping[str, Any]], System] | None = (
+        None  # the same with options of its own; None: it has none
+    )
 
 
 @dataclass(frozen=True)
@@ -36,45 +39,67 @@ class SystemEntry:
 
     name: str
     title: str
-    weights: Path  # folder of the motion generator's weights
+    weights: Path  # folder of the motion generator's weights; of a released system, its folder in the cache
     build: Callable[[SystemEntry, str], System]  # the entry itself, and the device
+    released: bool = False  # its weights are fetched (`loquent.fetch`), not in the package
+
+    @property
+    def lacks(self) -> str:
+        """What keeps the system from being loaded, and what to do; "" when it is ready."""
+        if self.released:
+            from loquent.fetch import find_release
+
+            if find_release(self.name).is_ready:
+                return ""
+            return f"its released files are not here yet; run: loquent fetch {self.name}"
+        if (self.weights / "model.safetensors").is_file():
+            return ""
+        return f"no weights in {self.weights}; reinstall loquent"
 
 
 def find_system(name: str = DEFAULT_SYSTEM) -> SystemEntry:
     """The system of that name, without loading it.
 
     Args:
-        name: a name of `SYSTEMS` or `ALIASES`, or a folder that holds a motion generator's config.json and
-            model.safetensors, which then takes the place of the starter system's.
+        name: a name of `SYSTEMS`, or a folder: one with a motion generator's config.json and model.safetensors, which
+            then takes the place of the starter system's, or one with a whole converted MoDA.
 
     Raises:
         LoquentError: unknown name.
         WeightsError: the folder holds no weights.
     """
-    key = ALIASES.get(name, name)
-    if key in SYSTEMS:
-        return SYSTEMS[key]
+    if name in SYSTEMS:
+        return SYSTEMS[name]
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise LoquentError(_unknown_system(name))
+    if (folder / "generator" / "config.json").is_file():
+        return replace(SYSTEMS["moda"], name=folder.name, weights=folder, released=False)
     if not (folder / "config.json").is_file():
         raise WeightsError(f"{folder}: no config.json there; a system's folder holds config.json and model.safetensors")
     return replace(SYSTEMS[DEFAULT_SYSTEM], name=folder.name, weights=folder)
 
 
-def load_system(name: str = DEFAULT_SYSTEM, device: str = "auto") -> System:
-    """Builds a system and loads its weights.
+def load_system(name: str = DEFAULT_SYSTEM, device: str = "auto", options: Mapping[str, Any] | None = None) -> System:
+    """Builds a system and loads its weights; released files that it needs are fetched first.
 
     Args:
         name: as in `find_system`.
         device: where the networks run: "auto", "cpu", "cuda", "cuda:1", "mps".
+        options: of this system alone, by name; texts are read as the type that is wanted.
 
     Raises:
         LoquentError: unknown name or device.
+        ControlsError: the system has no such options.
         WeightsError: the weights are missing or do not fit.
     """
     entry = find_system(name)
-    return entry.build(entry, choose_device(device))
+    system = entry.build(entry, choose_device(device))
+    if not options:
+        return system
+    if system.configure is None:
+        raise ControlsError(f"the system {name!r} has no options of its own; leave out {', '.join(options)}")
+    return system.configure(options)
 
 
 def choose_device(wanted: str = "auto") -> str:
@@ -97,7 +122,7 @@ def choose_device(wanted: str = "auto") -> str:
 
 
 def _unknown_system(name: str) -> str:
-    known = [*SYSTEMS, *ALIASES]
+    known = list(SYSTEMS)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f", nearest is {near[0]!r}" if near else ""
     return (
@@ -119,6 +144,14 @@ def _build_starter(entry: SystemEntry, device: str) -> System:
     )
 
 
+def _build_moda(entry: SystemEntry, device: str) -> System:
+    from loquent.fetch import find_release, prepare
+    from loquent.models.moda.published import PublishedModa, as_system
+
+    folder = prepare(find_release(entry.name)) if entry.released else entry.weights
+    return as_system(PublishedModa.from_pretrained(folder, device), entry.name, device)
+
+
 SYSTEMS = {
     "starter": SystemEntry(
         name="starter",
@@ -126,5 +159,11 @@ SYSTEMS = {
         weights=WEIGHTS_DIR / "moda-starter",
         build=_build_starter,
     ),
+    "moda": SystemEntry(
+        name="moda",
+        title="MoDA as released: its own weights at published size, with the warping renderer; fetched on first use",
+        weights=Path("systems/moda"),
+        build=_build_moda,
+        released=True,
+    ),
 }
-ALIASES = {"moda": "starter"}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def load_exactly(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Loads weights that must fit without a gap.
+    """Loads weights that must fit without a gap. A network on the device "meta" takes the given tensors over.
 
     Raises:
         WeightsError: a name or a shape does not fit.
@@ -31,4 +31,7 @@ def load_exactly(network: nn.Module, state: Mapping[str, Tensor], source: str) -
             f"{source} does not fit {type(network).__name__}: missing {missing[:5]}, unexpected {extra[:5]}, "
             f"wrong shapes {misfits[:5]}; use the configuration that these weights were made with"
         )
-    network.load_state_dict(dict(state))
+    if any(value.is_meta for value in expected.values()):  # built without memory: it takes these tensors over
+        network.load_state_dict({name: state[name].to(expected[name].dtype) for name in expected}, assign=True)
+    else:
+        network.load_state_dict(dict(state))

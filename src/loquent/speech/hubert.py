@@ -1,4 +1,4 @@
-"""HuBERT and wav2vec 2.0 (base): speech to the outputs of all transformer layers, 25 rows a second.
+"""HuBERT and wav2vec 2.0, base and large: speech to the outputs of all transformer layers.
 
 One forward pass of our own, so that no further package is needed; files are those of the transformers library.
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -24,7 +24,7 @@ from loquent.errors import SpeechError, WeightsError
 from loquent.nn.weights import load_exactly
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -51,6 +51,26 @@ class HubertConfig:
     conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
     position_kernel: int = 128
     position_groups: int = 16
+    # Large networks norm every convolution (and give it a bias), and norm before each layer instead of after it.
+    conv_norm: Literal["group", "layer"] = "group"
+    conv_bias: bool = False
+    norm_first: bool = False
+
+    # Of a transformers folder's config.json -> ours.
+    PUBLISHED_NAMES: ClassVar[dict[str, str]] = {
+        "hidden_size": "dim",
+        "num_hidden_layers": "num_layers",
+        "num_attention_heads": "num_heads",
+        "intermediate_size": "feed_forward_dim",
+        "conv_dim": "conv_dims",
+        "conv_kernel": "conv_kernels",
+        "conv_stride": "conv_strides",
+        "num_conv_pos_embeddings": "position_kernel",
+        "num_conv_pos_embedding_groups": "position_groups",
+        "feat_extract_norm": "conv_norm",
+        "conv_bias": "conv_bias",
+        "do_stable_layer_norm": "norm_first",
+    }
 
     @staticmethod
     def from_published(values: Mapping[str, Any]) -> HubertConfig:
@@ -59,28 +79,15 @@ class HubertConfig:
         Raises:
             WeightsError: it describes another architecture.
         """
-        wanted = {
-            "do_stable_layer_norm": False,
-            "feat_extract_norm": "group",
-            "conv_bias": False,
-            "feat_proj_layer_norm": True,
-        }
-        for name, value in wanted.items():
+        plain = {"feat_proj_layer_norm": True, "conv_pos_batch_norm": False, "adapter_attn_dim": None,
+                 "hidden_act": "gelu", "feat_extract_activation": "gelu", "position_embeddings_type": None}  # fmt: skip
+        for name, value in plain.items():
             if values.get(name, value) != value:
                 raise WeightsError(
-                    f"the speech encoder has {name} = {values[name]}, only {value} is supported; use a base HuBERT"
+                    f"the speech encoder has {name} = {values[name]}, only {value} is supported; "
+                    "use a HuBERT or wav2vec 2.0, base or large"
                 )
-        names = {
-            "hidden_size": "dim",
-            "num_hidden_layers": "num_layers",
-            "num_attention_heads": "num_heads",
-            "intermediate_size": "feed_forward_dim",
-            "conv_dim": "conv_dims",
-            "conv_kernel": "conv_kernels",
-            "conv_stride": "conv_strides",
-            "num_conv_pos_embeddings": "position_kernel",
-            "num_conv_pos_embedding_groups": "position_groups",
-        }
+        names = HubertConfig.PUBLISHED_NAMES
         return _config_from_json({ours: values[name] for name, ours in names.items() if name in values})
 
 
@@ -89,25 +96,43 @@ def _config_from_json(values: Mapping[str, Any]) -> HubertConfig:
     return HubertConfig(**sizes)
 
 
-class ConvLayer(nn.Module):
-    """Strided convolution, group norm in the first layer only, GELU."""
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of (B, C, T)."""
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int, *, normed: bool) -> None:
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mT).mT
+
+
+class ConvLayer(nn.Module):
+    """Strided convolution, norm, GELU. Of base networks only the first layer is normed, each channel over all time."""
+
+    def __init__(self, config: HubertConfig, index: int) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(channels_in, channels_out, kernel, stride, bias=False)
-        self.norm = nn.GroupNorm(channels_out, channels_out, eps=_NORM_EPS) if normed else nn.Identity()
+        channels_in = config.conv_dims[index - 1] if index else 1
+        channels = config.conv_dims[index]
+        self.conv = nn.Conv1d(
+            channels_in, channels, config.conv_kernels[index], config.conv_strides[index], bias=config.conv_bias
+        )
+        self.norm: nn.Module
+        if config.conv_norm == "layer":
+            self.norm = ChannelNorm(channels, eps=_NORM_EPS)
+        elif index == 0:
+            self.norm = nn.GroupNorm(channels, channels, eps=_NORM_EPS)
+        else:
+            self.norm = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(self.norm(self.conv(x)))
 
 
 class Layer(nn.Module):
-    """Transformer layer with its norms after the sums: (B, T, C) to the same."""
+    """Transformer layer, with its norms after the sums or before the branches: (B, T, C) to the same."""
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()
         dim = config.dim
         self.num_heads = config.num_heads
+        self.norm_first = config.norm_first
         self.q, self.k, self.v, self.out = (nn.Linear(dim, dim) for _ in range(4))
         self.norm1 = nn.LayerNorm(dim, eps=_NORM_EPS)
         self.fc1 = nn.Linear(dim, config.feed_forward_dim)
@@ -115,10 +140,25 @@ class Layer(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.norm_first:
+            x = x + self._attend(self.norm1(x))
+            return x + self._feed(self.norm2(x))
+        x = self.norm1(x + self._attend(x))
+        return self.norm2(x + self._feed(x))
+
+    def _attend(self, x: Tensor) -> Tensor:
         q, k, v = (part(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (self.q, self.k, self.v))
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        x = self.norm1(x + self.out(attended))
-        return self.norm2(x + self.fc2(F.gelu(self.fc1(x))))
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+    def _feed(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class NormStatistics(NamedTuple):
+    """Of the first convolution's channels over all of the speech, (B, C, 1) each."""
+
+    mean: Tensor
+    inverse_deviation: Tensor
 
 
 class Hubert(nn.Module):
@@ -127,13 +167,7 @@ class Hubert(nn.Module):
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()
         self.config = config
-        channels = (1, *config.conv_dims)
-        self.convs = nn.Sequential(
-            *(
-                ConvLayer(channels[i], channels[i + 1], kernel, stride, normed=i == 0)
-                for i, (kernel, stride) in enumerate(zip(config.conv_kernels, config.conv_strides, strict=True))
-            )
-        )
+        self.convs = nn.Sequential(*(ConvLayer(config, index) for index in range(len(config.conv_dims))))
         self.project_norm = nn.LayerNorm(config.conv_dims[-1], eps=_NORM_EPS)
         self.project = nn.Linear(config.conv_dims[-1], config.dim)
         # The published weight norm is folded when weights are loaded.
@@ -174,22 +208,27 @@ class Hubert(nn.Module):
     def convolve(self, waveform: Tensor, block: int = _BLOCK_VECTORS) -> Tensor:
         """(B, S) to vectors of the convolutions, (B, T', C'), about 50 a second.
 
-        Long speech is worked on in blocks of `block` vectors; the first norm, which looks at all of the speech, is
-        measured over all of it before, so that the result is that of one pass.
+        Long speech is worked on in blocks of `block` vectors; the first norm of a base network, which looks at all of the
+        speech, is measured over all of it before, so that the result is that of one pass.
         """
-        reach, hop = self._reach_and_hop()
+        reach, hop = self.reach_and_hop
         num_vectors = (waveform.shape[-1] - reach) // hop + 1
         if num_vectors <= block:
             return self.convs(waveform[:, None]).mT
-        statistics = self._first_norm_statistics(waveform, block * hop)
+        statistics = None
+        if self.config.conv_norm == "group":
+            statistics = self.norm_statistics(
+                waveform[:, start:stop] for start, stop in self.norm_spans(waveform.shape[-1], block * hop)
+            )
         pieces = []
         for start in range(0, num_vectors, block):
             stop = min(start + block, num_vectors)
             samples = waveform[:, None, start * hop : (stop - 1) * hop + reach]
-            pieces.append(self._convolve_piece(samples, *statistics).mT)
+            pieces.append(self.convolve_piece(samples[:, 0], statistics))
         return torch.cat(pieces, dim=1)
 
-    def _reach_and_hop(self) -> tuple[int, int]:
+    @property
+    def reach_and_hop(self) -> tuple[int, int]:
         """Samples that one vector depends on, and samples from one vector to the next."""
         reach, hop = 1, 1
         for kernel, stride in zip(self.config.conv_kernels[::-1], self.config.conv_strides[::-1], strict=True):
@@ -197,35 +236,50 @@ class Hubert(nn.Module):
             hop *= stride
         return reach, hop
 
-    def _first_norm_statistics(self, waveform: Tensor, block_samples: int) -> tuple[Tensor, Tensor]:
-        """Mean and 1 / standard deviation of the first convolution's channels over all of the speech, (B, C, 1)."""
+    def norm_spans(self, num_samples: int, block_samples: int) -> Iterator[tuple[int, int]]:
+        """First sample and end of blocks for `norm_statistics`: they hold each value of the first convolution once."""
         kernel, stride = self.config.conv_kernels[0], self.config.conv_strides[0]
-        num_values = (waveform.shape[-1] - kernel) // stride + 1
-        per_block = block_samples // stride
-        total = square = torch.zeros((), dtype=torch.float64)
+        num_values = (num_samples - kernel) // stride + 1
+        per_block = max(1, block_samples // stride)
         for start in range(0, num_values, per_block):
             stop = min(start + per_block, num_values)
-            values = self.convs[0].conv(waveform[:, None, start * stride : (stop - 1) * stride + kernel]).double()  # type: ignore[operator,union-attr]
-            total, square = total + values.sum(-1, keepdim=True), square + values.square().sum(-1, keepdim=True)
-        mean = total / num_values
-        deviation = (square / num_values - mean.square() + _NORM_EPS).sqrt()
-        return mean.to(waveform.dtype), (1 / deviation).to(waveform.dtype)
+            yield start * stride, (stop - 1) * stride + kernel
 
-    def _convolve_piece(self, samples: Tensor, mean: Tensor, inverse_deviation: Tensor) -> Tensor:
+    def norm_statistics(self, blocks: Iterable[Tensor]) -> NormStatistics:
+        """What the first norm of a base network would measure over blocks (B, S) of samples together."""
+        total = square = torch.zeros((), dtype=torch.float64)
+        count = 0
+        for samples in blocks:
+            values = self.convs[0].conv(samples[:, None]).double()  # type: ignore[operator,union-attr]
+            count += values.shape[-1]
+            total, square = total + values.sum(-1, keepdim=True), square + values.square().sum(-1, keepdim=True)
+        mean = total / count
+        deviation = (square / count - mean.square() + _NORM_EPS).sqrt()
+        kind = self.project.weight.dtype
+        return NormStatistics(mean.to(kind), (1 / deviation).to(kind))
+
+    def convolve_piece(self, samples: Tensor, statistics: NormStatistics | None) -> Tensor:
+        """(B, S) of longer speech to vectors (B, T', C'); a base network needs the statistics of all of the speech."""
+        if statistics is None:
+            return self.convs(samples[:, None]).mT
         first: ConvLayer = self.convs[0]  # type: ignore[assignment]
-        x = (first.conv(samples) - mean) * inverse_deviation
-        x = F.gelu(x * first.norm.weight[:, None] + first.norm.bias[:, None])  # type: ignore[index]
-        return self.convs[1:](x)  # type: ignore[operator]
+        x = (first.conv(samples[:, None]) - statistics.mean) * statistics.inverse_deviation
+        x = F.gelu(x * first.norm.weight[:, None] + first.norm.bias[:, None])  # type: ignore[index,operator]
+        return self.convs[1:](x).mT  # type: ignore[operator]
 
     def encode(self, vectors: Tensor) -> Tensor:
         """Vectors (B, T, C') to the outputs of all layers, (B, T, L, C)."""
         x = self.project(self.project_norm(vectors))
         positions = F.gelu(self.position(x.mT)[..., : x.shape[1]]).mT
-        x = self.norm(x + positions)
+        x = x + positions
+        if not self.config.norm_first:
+            x = self.norm(x)
         outputs = []
         for layer in self.layers:
             x = layer(x)
             outputs.append(x)
+        if self.config.norm_first:
+            outputs[-1] = self.norm(x)
         return torch.stack(outputs, dim=2)
 
 
@@ -282,6 +336,7 @@ _RENAMES = {
     "encoder.layers.{}.feed_forward.output_dense.": "layers.{}.fc2.",
     "encoder.layers.{}.final_layer_norm.": "layers.{}.norm2.",
 }
+_PATTERNS = [(re.compile(re.escape(name).replace(r"\{\}", r"(\d+)")), ours) for name, ours in _RENAMES.items()]
 _PREFIXES = re.compile(r"^(hubert|wav2vec2)\.")
 _WEIGHT_NORM = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
 # Used in pretraining or by tasks other than features.
@@ -294,22 +349,26 @@ def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         WeightsError: an unknown name.
     """
-    patterns = [(re.compile(re.escape(name).replace(r"\{\}", r"(\d+)")), ours) for name, ours in _RENAMES.items()]
     ours = {}
     for published, tensor in state.items():
         name = _PREFIXES.sub("", published)
         for new, old in _WEIGHT_NORM.items():
             name = name.replace(new, old)
         if not name.startswith(_UNUSED):
-            ours[_rename(name, patterns)] = tensor
+            ours[rename_hubert(name)] = tensor
     if "position.weight_g" in ours:
         g, v = ours.pop("position.weight_g"), ours.pop("position.weight_v")
         ours["position.weight"] = g * v / torch.linalg.vector_norm(v, dim=(0, 1), keepdim=True)
     return ours
 
 
-def _rename(name: str, patterns: list[tuple[re.Pattern[str], str]]) -> str:
-    for pattern, ours in patterns:
+def rename_hubert(name: str) -> str:
+    """Our name of a tensor of a transformers state dict, without the prefix of the model.
+
+    Raises:
+        WeightsError: the table does not know it.
+    """
+    for pattern, ours in _PATTERNS:
         if match := pattern.match(name):
             return ours.format(*match.groups()) + name[match.end() :]
     raise WeightsError(f"tensor {name!r} belongs to no HuBERT or wav2vec 2.0; check that this is a speech encoder")

@@ -29,8 +29,12 @@ _REFERENCE_POINTS = {
     # MediaPipe's topology, ours: eye corners and lids; corners of the lips.
     478: ((33, 160, 133, 144), (362, 385, 263, 380), (61, 291)),
 }
-# Landmarks of 203: lid to lid over corner to corner, and the same of the lips.
-_LEFT_EYE, _RIGHT_EYE, _LIPS = ((6, 18), (0, 12)), ((30, 42), (24, 36)), ((90, 102), (48, 66))
+# Number of landmarks -> lid to lid over corner to corner of the picture's left and right eye, and the same of the lips.
+_OPENINGS = {
+    203: (((6, 18), (0, 12)), ((30, 42), (24, 36)), ((90, 102), (48, 66))),
+    478: (((159, 145), (33, 133)), ((386, 374), (362, 263)), ((13, 14), (61, 291))),
+}
+OPENING_LANDMARKS = tuple(_OPENINGS)
 _MASK_MARGIN_PX = 16  # of a 512-pixel crop
 
 
@@ -169,18 +173,27 @@ def _covered_box(size: int, to_photo: NDArray[np.float64], photo_size: tuple[int
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
-def eye_ratios(points203: NDArray[np.floating]) -> NDArray[np.float64]:
-    """How open the picture's left and right eye are, (2,), of 203 landmarks."""
-    return np.array([_opening(points203, *_LEFT_EYE), _opening(points203, *_RIGHT_EYE)])
+def openings(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How open the picture's left eye, its right eye and the lips are, (3,): gap over width, of 203 or 478 landmarks.
 
+    Raises:
+        FaceError: another number of landmarks.
+    """
+    if len(points) not in _OPENINGS:
+        raise FaceError(f"{len(points)} landmarks do not tell how open eyes and lips are; give 203 or 478")
+    points = np.asarray(points, np.float64)[:, :2]
 
-def lip_ratio(points203: NDArray[np.floating]) -> float:
-    """How open the lips are, of 203 landmarks."""
-    return _opening(points203, *_LIPS)
-
-
-def _opening(points: NDArray[np.floating], gap: tuple[int, int], width: tuple[int, int]) -> float:
     def distance(pair: tuple[int, int]) -> float:
         return float(np.linalg.norm(points[pair[0]] - points[pair[1]]))
 
-    return distance(gap) / (distance(width) + 1e-6)
+    return np.array([distance(gap) / (distance(width) + 1e-6) for gap, width in _OPENINGS[len(points)]])
+
+
+def eye_ratios(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How open the picture's left and right eye are, (2,)."""
+    return openings(points)[:2]
+
+
+def lip_ratio(points: NDArray[np.floating]) -> float:
+    """How open the lips are."""
+    return float(openings(points)[2])

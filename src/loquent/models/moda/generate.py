@@ -13,6 +13,7 @@ from loquent.models.moda.blinks import BlinkLayer
 from loquent.models.moda.config import ModaConfig
 from loquent.models.moda.emotion import emotion_curve
 from loquent.models.moda.network import MotionTransformer
+from loquent.models.moda.pauses import PauseLayer
 from loquent.models.moda.sampling import WindowedSampler
 from loquent.models.moda.weights import load_exactly
 from loquent.types import Motion
@@ -75,13 +76,14 @@ class MotionFlowGenerator:
     def generate(self, features: Iterable[SpeechFeatures], portrait: Portrait, controls: Controls) -> Iterator[Motion]:
         """Yields consecutive pieces of motion, together as long as the features; a window is about 3 s.
 
-        The network's motion with its blinks drawn as events (`loquent.models.moda.blinks`). The same seed, features and
-        controls give the same motion.
+        The network's motion, calmed in pauses (`loquent.models.moda.pauses`), with its blinks drawn as events
+        (`loquent.models.moda.blinks`). The same seed, features and controls give the same motion.
         """
         config = self.network.config
         random = torch.Generator().manual_seed(controls.seed)
+        pauses = PauseLayer()
         pieces = self._sampler.sample(
-            (torch.from_numpy(block.values) for block in features),
+            (torch.from_numpy(block.values) for block in pauses.listen(features)),
             previous=-self.mean / self.std.clamp(min=1e-6) * (self.std > 0),  # at rest before the first frame
             emotion=emotion_curve(controls, config.num_emotions),
             identity=draw_style(config.identity_dim, random),
@@ -90,7 +92,7 @@ class MotionFlowGenerator:
             guidance=GUIDANCE if controls.guidance is None else controls.guidance,
         )
         blinks = BlinkLayer(controls, np.random.default_rng(controls.seed))
-        return blinks.apply(self._to_motion(piece) for piece in pieces)
+        return blinks.apply(pauses.apply(self._to_motion(piece) for piece in pieces))
 
     def _to_motion(self, normalised: Tensor) -> Motion:
         vector = (normalised * self.std + self.mean).numpy()

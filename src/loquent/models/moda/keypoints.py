@@ -75,6 +75,12 @@ class KeypointMotion:
         return KeypointMotion(self.expression[at], self.rotation[at], self.scale[at], self.translation[at])
 
 
+def join_motion(pieces: Sequence[KeypointMotion]) -> KeypointMotion:
+    """Pieces of motion, one after the other."""
+    parts = ("expression", "rotation", "scale", "translation")
+    return KeypointMotion(*(torch.cat([getattr(piece, name) for piece in pieces]) for name in parts))
+
+
 def pose_degrees(logits: Tensor) -> Tensor:
     """Angle of 66 bins of 3 degrees, (B, 66) to (B,): their mean under the softmax."""
     bins = torch.arange(logits.shape[-1], dtype=logits.dtype, device=logits.device)
@@ -95,6 +101,15 @@ def rotation_matrix(pitch_deg: Tensor, yaw_deg: Tensor, roll_deg: Tensor) -> Ten
     ry = matrix(cy, zero, sy, zero, one, zero, -sy, zero, cy)
     rz = matrix(cz, -sz, zero, sz, cz, zero, zero, zero, one)
     return (rz @ ry @ rx).mT
+
+
+def angles_deg(rotation: Tensor) -> Tensor:
+    """Pitch, yaw and roll (T, 3) in degrees of matrices (T, 3, 3); inverse of `rotation_matrix`, yaw within ±90."""
+    r = rotation.mT  # Rz·Ry·Rx
+    pitch = torch.atan2(r[:, 2, 1], r[:, 2, 2])
+    yaw = torch.asin((-r[:, 2, 0]).clamp(-1, 1))
+    roll = torch.atan2(r[:, 1, 0], r[:, 0, 0])
+    return torch.stack([pitch, yaw, roll], dim=1).rad2deg()
 
 
 def transform(canonical: Tensor, motion: KeypointMotion) -> Tensor:
@@ -147,8 +162,14 @@ def drive(
             but for the keypoints that carry the shape of the face.
         region: what is driven; the rest stays the source's.
     """
-    mixed = _relative_motion(source, driver, region) if relative else _absolute_motion(source, driver, region)
-    return transform(canonical, mixed)
+    return transform(canonical, driven_motion(source, driver, relative=relative, region=region))
+
+
+def driven_motion(
+    source: KeypointMotion, driver: KeypointMotion, *, relative: bool = False, region: Region = "all"
+) -> KeypointMotion:
+    """What the source's face does when it moves like the driver; arguments as in `drive`."""
+    return _relative_motion(source, driver, region) if relative else _absolute_motion(source, driver, region)
 
 
 def _absolute_motion(source: KeypointMotion, driver: KeypointMotion, region: Region) -> KeypointMotion:

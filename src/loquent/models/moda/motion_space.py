@@ -16,6 +16,7 @@ from loquent.models.moda.keypoints import (
     LIPS,
     NUM_KEYPOINTS,
     KeypointMotion,
+    angles_deg,
     flat_translation,
     pose_degrees,
     rotation_matrix,
@@ -50,6 +51,12 @@ class SourceFace:
         motion = KeypointMotion(raw.expression, rotation_matrix(*angles), raw.scale[:, 0], raw.translation)
         return SourceFace(raw.keypoints, motion, torch.stack(angles, dim=1))
 
+    def cpu(self) -> SourceFace:
+        """The same in main memory, where motion is worked on."""
+        motion = self.motion
+        parts = (motion.expression, motion.rotation, motion.scale, motion.translation)
+        return SourceFace(self.canonical.cpu(), KeypointMotion(*(part.cpu() for part in parts)), self.pose_deg.cpu())
+
 
 @dataclass(frozen=True, eq=False)
 class MotionStatistics:
@@ -76,16 +83,31 @@ class MotionStatistics:
         parts = [motion.expression.flatten(1), (motion.scale / ratio)[:, None], translation, source.pose_deg]
         return self.normalise(torch.cat(parts, dim=1))
 
+    def to_vectors(self, generated: Tensor, source: SourceFace) -> Tensor:
+        """Generated motion (T, 70), normalised, as numbers of the source's face, (T, 70)."""
+        vectors = self.denormalise(generated)
+        vectors[:, SCALE : TRANSLATION.stop] *= self.size_ratio(source)
+        return vectors
+
     def to_keypoint_motion(self, generated: Tensor, source: SourceFace) -> KeypointMotion:
         """Generated motion (T, 70), normalised, as motion of the source's face."""
-        vectors = self.denormalise(generated)
-        ratio = self.size_ratio(source)
-        return KeypointMotion(
-            expression=vectors[:, EXPRESSION].unflatten(1, (NUM_KEYPOINTS, 3)),
-            rotation=rotation_matrix(*vectors[:, POSE].unbind(1)),
-            scale=vectors[:, SCALE] * ratio,
-            translation=vectors[:, TRANSLATION] * ratio[:, None],
-        )
+        return keypoint_motion(self.to_vectors(generated, source))
+
+
+def keypoint_motion(vectors: Tensor) -> KeypointMotion:
+    """The motion that numbers (T, 70) stand for."""
+    return KeypointMotion(
+        expression=vectors[:, EXPRESSION].unflatten(1, (NUM_KEYPOINTS, 3)),
+        rotation=rotation_matrix(*vectors[:, POSE].unbind(1)),
+        scale=vectors[:, SCALE],
+        translation=vectors[:, TRANSLATION],
+    )
+
+
+def motion_vectors(motion: KeypointMotion) -> Tensor:
+    """The numbers (T, 70) of a motion; inverse of `keypoint_motion`."""
+    parts = [motion.expression.flatten(1), motion.scale[:, None], motion.translation, angles_deg(motion.rotation)]
+    return torch.cat(parts, dim=1)
 
 
 def modulate_lips(motion: Tensor, rest: Tensor) -> Tensor:

@@ -1,21 +1,21 @@
-"""The officially released files of MoDA: where they are, which are needed, and their conversion to ours.
+"""The officially released files of MoDA: the table of them, and their conversion to ours (docs/moda.md).
 
-Nothing of them is part of loquent; `LICENCES` says who may use what.
+Nothing of them is part of loquent; `RELEASE.licences` says who may use what.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from loquent.errors import MissingExtraError, WeightsError
+from loquent.errors import WeightsError
+from loquent.fetch import HubFile, Release, ReleasedFile, WebFile
 from loquent.models.moda.config import BASE, ModaConfig
 from loquent.models.moda.network import MotionTransformer
 from loquent.models.moda.renderer.config import PUBLISHED, RendererConfig
@@ -31,180 +31,84 @@ if TYPE_CHECKING:
 MODA_REPOSITORY = "lixinyizju/moda"
 PORTRAIT_REPOSITORY = "KlingTeam/LivePortrait"
 SPEECH_REPOSITORY = "TencentGameMate/chinese-hubert-base"
+STATISTICS = "https://raw.githubusercontent.com/lixinyyang/MoDA/main/src/datasets/mean.pt"
 
 LICENCES = """\
-MoDA motion generator (lixinyizju/moda): no licence file; its authors speak of academic research. Do not pass it on.
+MoDA motion generator and statistics (lixinyizju/moda): no licence file; its authors speak of academic research. \
+Do not pass it on.
 LivePortrait renderer (KlingTeam/LivePortrait): MIT for code and weights of the files used here.
 Chinese HuBERT base (TencentGameMate/chinese-hubert-base): MIT.
 loquent uses its own face landmarks instead of the InsightFace files, which are for non-commercial research only."""
 
+PREFIX = "decode/v1/first_stage/"  # of the renderer's files in MoDA's repository
 GENERATOR_FOLDER, RENDERER_FOLDER, SPEECH_FOLDER = "generator", "renderer", "speech-encoder"
-_CHECKSUMS = "sha256.json"
-_PREFIX = "decode/v1/first_stage/"
 
 
-@dataclass(frozen=True)
-class ReleasedFile:
-    """One file that is needed, with the places where releases put it."""
+def _portrait_file(part: str, path: str, max_mb: float) -> ReleasedFile:
+    """A file of the renderer: MoDA's release and LivePortrait's own hold the same."""
+    remotes = (
+        HubFile(MODA_REPOSITORY, f"{PREFIX}{path}"),
+        HubFile(PORTRAIT_REPOSITORY, f"liveportrait/{path}"),
+    )
+    return ReleasedFile(part=part, remotes=remotes, max_mb=max_mb, other_places=(path,))
 
-    part: str
-    places: tuple[str, ...]  # relative to the folder of downloads; the first one found is used
-    source: str
+
+def _speech_file(part: str, name: str, max_mb: float, other_places: tuple[str, ...] = ()) -> ReleasedFile:
+    remotes = (
+        HubFile(MODA_REPOSITORY, f"audio/chinese-hubert-base/{name}"),
+        HubFile(SPEECH_REPOSITORY, name, folder="chinese-hubert-base"),
+    )
+    return ReleasedFile(part=part, remotes=remotes, max_mb=max_mb, other_places=other_places)
 
 
 FILES = (
-    ReleasedFile("generator", ("moda/net-200.pth", "net-200.pth"), MODA_REPOSITORY),
     ReleasedFile(
-        "statistics",
-        ("mean.pt", "src/datasets/mean.pt"),
-        "src/datasets/mean.pt of the code at github.com/lixinyyang/MoDA",
-    ),
-    *(
-        ReleasedFile(
-            part,
-            (f"{_PREFIX}base_models/{name}.pth", f"liveportrait/base_models/{name}.pth", f"base_models/{name}.pth"),
-            f"{MODA_REPOSITORY} or {PORTRAIT_REPOSITORY}",
-        )
-        for part, name in (
-            ("appearance", "appearance_feature_extractor"),
-            ("motion", "motion_extractor"),
-            ("warping", "warping_module"),
-            ("decoder", "spade_generator"),
-        )
+        part="generator",
+        remotes=(HubFile(MODA_REPOSITORY, "moda/net-200.pth"),),
+        max_mb=6000,  # about 1500 in float32; a wrapper may hold more than the network
+        other_places=("net-200.pth",),
     ),
     ReleasedFile(
-        "stitching",
-        tuple(
-            f"{folder}retargeting_models/stitching_retargeting_module.pth" for folder in (_PREFIX, "liveportrait/", "")
-        ),
-        f"{MODA_REPOSITORY} or {PORTRAIT_REPOSITORY}",
+        part="statistics",
+        remotes=(WebFile(STATISTICS, "mean.pt"),),
+        max_mb=1,
+        other_places=("src/datasets/mean.pt",),
     ),
-    ReleasedFile(
+    _portrait_file("appearance", "base_models/appearance_feature_extractor.pth", 20),
+    _portrait_file("motion", "base_models/motion_extractor.pth", 500),
+    _portrait_file("warping", "base_models/warping_module.pth", 800),
+    _portrait_file("decoder", "base_models/spade_generator.pth", 1000),
+    _portrait_file("stitching", "retargeting_models/stitching_retargeting_module.pth", 20),
+    _speech_file(
         "speech",
-        tuple(
-            f"{folder}/{name}"
-            for folder in ("audio/chinese-hubert-base", "chinese-hubert-base")
-            for name in ("model.safetensors", "pytorch_model.bin")
-        ),
-        f"{MODA_REPOSITORY} or {SPEECH_REPOSITORY}",
+        "pytorch_model.bin",
+        1600,
+        other_places=("audio/chinese-hubert-base/model.safetensors", "chinese-hubert-base/model.safetensors"),
     ),
+    _speech_file("speech-config", "config.json", 1),
 )
-_RETARGETING = {"retarget_shoulder": "stitching", "retarget_mouth": "lips", "retarget_eye": "eyes"}
+RETARGETING = {"retarget_shoulder": "stitching", "retarget_mouth": "lips", "retarget_eye": "eyes"}
 
 
-def find_released(folder: Path) -> dict[str, Path]:
-    """The needed files in a folder of downloads, part -> path.
-
-    Raises:
-        WeightsError: some are missing; the message names each with its place and where to get it.
-    """
-    found: dict[str, Path] = {}
-    missing = []
-    for file in FILES:
-        path = next((folder / place for place in file.places if (folder / place).is_file()), None)
-        if path is None:
-            missing.append(f"  {folder / file.places[0]}   from {file.source}")
-        else:
-            found[file.part] = path
-    if missing:
-        raise WeightsError(
-            f"the released MoDA needs {len(missing)} more file{'s' if len(missing) > 1 else ''}; put there:\n"
-            + "\n".join(missing)
-        )
-    return found
-
-
-def fetch_released(folder: Path, endpoint: str | None = None) -> dict[str, Path]:
-    """Downloads what is missing in `folder`; an interrupted download goes on where it stopped.
-
-    Args:
-        folder: of downloads.
-        endpoint: address of a mirror of the Hugging Face Hub; None is the Hub itself.
-
-    Raises:
-        MissingExtraError: the extra `hub` is not installed.
-        WeightsError: files are still missing, because there is no network or because they are not on the Hub; the
-            message names them.
-    """
-    try:
-        return find_released(folder)
-    except WeightsError:
-        _download(folder, endpoint)
-    return find_released(folder)
-
-
-def _download(folder: Path, endpoint: str | None) -> None:
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise MissingExtraError(
-            "fetching weights needs the extra 'hub': pip install 'loquent[hub]'; or put the files into a folder by hand"
-        ) from error
-    # The downloads of the one repository lie where the other's would, so that either is enough.
-    wanted = {
-        MODA_REPOSITORY: (folder, ["moda/net-200.pth", f"{_PREFIX}base_models/*", f"{_PREFIX}retargeting_models/*"]),
-        SPEECH_REPOSITORY: (folder / "chinese-hubert-base", ["config.json", "pytorch_model.bin", "model.safetensors"]),
-    }
-    for repository, (target, patterns) in wanted.items():
-        try:
-            snapshot_download(repository, local_dir=target, allow_patterns=patterns, endpoint=endpoint)
-        except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-            try:
-                find_released(folder)
-            except WeightsError as lacking:
-                raise WeightsError(f"{repository} could not be fetched ({error}).\n{lacking}") from error
-
-
-def record_checksums(folder: Path, files: Mapping[str, Path]) -> None:
-    """Writes the SHA-256 of every file on first use, and checks it from then on.
-
-    Raises:
-        WeightsError: a file is not the one that was used before.
-    """
-    record_path = folder / _CHECKSUMS
-    try:
-        known: dict[str, str] = json.loads(record_path.read_text())
-    except FileNotFoundError:
-        known = {}
-    for part, path in files.items():
-        digest = _sha256(path)
-        if known.setdefault(part, digest) != digest:
-            raise WeightsError(
-                f"{path} has changed since it was first used (SHA-256 {digest}, was {known[part]}); "
-                f"fetch it again, or delete {record_path} if the change is wanted"
-            )
-    record_path.write_text(json.dumps(known, indent=2) + "\n")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def convert_released(
-    downloads: Path, output: Path, generator: ModaConfig = BASE, renderer: RendererConfig = PUBLISHED
+def convert(
+    files: Mapping[str, Path], output: Path, generator: ModaConfig = BASE, renderer: RendererConfig = PUBLISHED
 ) -> None:
-    """Converts the released files once to safetensors under our names.
+    """Converts the released files to safetensors under our names.
 
-    Writes the folders `generator`, `renderer` and `speech-encoder`, each with config.json and model.safetensors, and
-    the checksums of what they were made from.
+    Writes the folders `generator`, `renderer` and `speech-encoder`, each with config.json and model.safetensors.
 
     Args:
-        downloads: folder of the released files.
+        files: part -> path, of every part of `FILES`.
         output: folder to write.
         generator: sizes of the generator's checkpoint.
         renderer: sizes of the renderer's checkpoints.
 
     Raises:
-        WeightsError: files are missing, are not what they should be, or have changed.
+        WeightsError: a file is not what it should be.
     """
-    files = find_released(downloads)
-    output.mkdir(parents=True, exist_ok=True)
-    record_checksums(output, files)
     _convert_generator(files, generator, output / GENERATOR_FOLDER)
     _convert_renderer(files, renderer, output / RENDERER_FOLDER)
-    _convert_speech_encoder(files["speech"], output / SPEECH_FOLDER)
+    _convert_speech_encoder(files, output / SPEECH_FOLDER)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -217,7 +121,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
+    except (OSError, RuntimeError, UnpicklingError, EOFError, SafetensorError) as error:
         raise WeightsError(f"{path} is no checkpoint of tensors ({error}); fetch it again") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not named tensors; fetch it again")
@@ -247,7 +151,7 @@ def _statistic(statistics: Mapping[str, Any], name: str, config: ModaConfig, pat
 def _convert_renderer(files: Mapping[str, Path], config: RendererConfig, folder: Path) -> None:
     states = {part: read_checkpoint(files[part]) for part in ("appearance", "motion", "warping", "decoder")}
     small = read_checkpoint(files["stitching"])
-    for published, part in _RETARGETING.items():
+    for published, part in RETARGETING.items():
         if published not in small:
             raise WeightsError(f"{files['stitching']} lacks the entry {published!r}; fetch it again")
         states[part] = small[published]
@@ -256,12 +160,15 @@ def _convert_renderer(files: Mapping[str, Path], config: RendererConfig, folder:
     networks.save_pretrained(folder)
 
 
-def _convert_speech_encoder(path: Path, folder: Path) -> None:
-    config_path = path.parent / "config.json"
+def _convert_speech_encoder(files: Mapping[str, Path], folder: Path) -> None:
+    config_path = files["speech-config"]
     try:
         config = HubertConfig.from_published(json.loads(config_path.read_text()))
-    except (OSError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{config_path} is not readable ({error}); fetch it beside {path.name}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise WeightsError(f"{config_path} describes no speech encoder ({error}); fetch it again") from error
     network = Hubert(config)
-    load_hubert_state(network, read_checkpoint(path), str(path))
+    load_hubert_state(network, read_checkpoint(files["speech"]), str(files["speech"]))
     network.save_pretrained(folder)
+
+
+RELEASE = Release(system="moda", files=FILES, licences=LICENCES, convert=convert)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,47 +10,20 @@ import torch
 
 from loquent.errors import ControlsError
 from loquent.models.moda import crop
-from loquent.models.moda.keypoints import (
-    RELEASED_GAZE,
-    KeypointMotion,
-    Region,
-    drive,
-    match_amplitude,
-    scaled_change,
-    transform,
-    with_sliders,
-)
+from loquent.models.moda.keypoints import join_motion, scaled_change, transform
 from loquent.models.moda.motion_space import SourceFace
 from loquent.models.moda.renderer.fast import FastDecoder, FastWarping, Source
-from loquent.models.moda.renderer.retargeting import stitch
+from loquent.models.moda.renderer.retargeting import retarget, stitch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from loquent.models.moda.keypoints import KeypointMotion
     from loquent.models.moda.renderer.networks import RendererNetworks
-
-
-@dataclass(frozen=True, kw_only=True)
-class DrivingOptions:
-    """How the source follows the driver. The defaults are those of the released audio path.
-
-    Raises:
-        ControlsError: options that cannot go together.
-    """
-
-    relative: bool = False  # add the driver's changes to what the source does, instead of taking its place
-    region: Region = "all"  # what is driven
-    match_amplitude: bool = False  # relative motion in proportion to the source's face
-    stitching: bool = True  # keeps the shoulders where they are
-    strength: float = 1.0  # of all motion
-    sliders: Mapping[str, float] = field(default_factory=lambda: RELEASED_GAZE)  # added to every frame
-
-    def __post_init__(self) -> None:
-        if self.match_amplitude and not self.relative:
-            raise ControlsError("match_amplitude is for relative motion; set relative as well, or neither")
+    from loquent.models.moda.renderer.retargeting import KeypointMlp
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +35,7 @@ class SourcePhoto:
     face: SourceFace
     keypoints: Tensor  # (1, K, 3), transformed
     warping: Source
+    openings: Tensor | None  # (3,): how open left eye, right eye and lips are; None where the landmarks do not tell
 
 
 class WarpingRenderer:
@@ -93,31 +67,63 @@ class WarpingRenderer:
         face = SourceFace.from_raw(self._networks.motion(small))
         keypoints = transform(face.canonical, face.motion)
         warping = self._warping.prepare(self._networks.appearance(small), keypoints)
-        return SourcePhoto(photo, square.crop_to_photo, face, keypoints, warping)
-
-    @torch.no_grad()
-    def read_motion(self, frames: NDArray[np.uint8]) -> KeypointMotion:
-        """Motion of the face in crops of a driving video, (T, 256, 256, 3)."""
-        pieces = []
-        for start in range(0, len(frames), self.batch):
-            pixels = torch.from_numpy(np.ascontiguousarray(frames[start : start + self.batch].transpose(0, 3, 1, 2)))
-            pieces.append(SourceFace.from_raw(self._networks.motion(pixels.to(self._device).float() / 255)).motion)
-        parts = (
-            [getattr(piece, name) for piece in pieces] for name in ("expression", "rotation", "scale", "translation")
+        opened = (
+            torch.from_numpy(crop.openings(landmarks)).float() if len(landmarks) in crop.OPENING_LANDMARKS else None
         )
-        return KeypointMotion(*(torch.cat(part) for part in parts))
+        return SourcePhoto(photo, square.crop_to_photo, face.cpu(), keypoints, warping, opened)
 
     @torch.no_grad()
-    def targets(self, source: SourcePhoto, driver: KeypointMotion, options: DrivingOptions) -> Tensor:
-        """Keypoints of every frame, (T, K, 3)."""
-        driver = with_sliders(driver, **options.sliders)
-        face = source.face
-        target = drive(face.canonical, face.motion, driver, relative=options.relative, region=options.region)
-        if options.match_amplitude:
-            target = match_amplitude(source.keypoints, target)
-        if options.stitching:
+    def read_faces(self, crops: NDArray[np.uint8]) -> KeypointMotion:
+        """Motion of the faces in crops of a driving video, (T, 256, 256, 3)."""
+        pieces = []
+        for start in range(0, len(crops), self.batch):
+            pixels = torch.from_numpy(np.ascontiguousarray(crops[start : start + self.batch].transpose(0, 3, 1, 2)))
+            pieces.append(
+                SourceFace.from_raw(self._networks.motion(pixels.to(self._device).float() / 255)).cpu().motion
+            )
+        return join_motion(pieces)
+
+    @torch.no_grad()
+    def targets(
+        self,
+        source: SourcePhoto,
+        motion: KeypointMotion,
+        *,
+        eye_opening: Tensor | None = None,
+        lip_opening: Tensor | None = None,
+        stitching: bool = True,
+        strength: float = 1.0,
+    ) -> Tensor:
+        """Keypoints (T, K, 3) that draw what the source's face does.
+
+        Args:
+            source: from `prepare`.
+            motion: T frames, of the source's own face (`keypoints.driven_motion`).
+            eye_opening: (T,), as factors of the photo's own; 1 leaves the eyes to the motion.
+            lip_opening: (T,), the same of the lips.
+            stitching: keeps the shoulders where they are.
+            strength: of all motion.
+
+        Raises:
+            ControlsError: an opening is asked for, and the photo's landmarks do not tell its own.
+        """
+        target = transform(source.face.canonical, motion).to(self._device)
+        opened = [(eye_opening, self._networks.eyes, slice(0, 2)), (lip_opening, self._networks.lips, slice(2, 3))]
+        for factor, network, own in opened:
+            if factor is not None and (factor != 1).any():
+                target = target + self._opening_change(network, source, factor, own)
+        if stitching:
             target = stitch(self._networks.stitching, source.keypoints, target)
-        return scaled_change(source.keypoints, target, options.strength)
+        return scaled_change(source.keypoints, target, strength)
+
+    def _opening_change(self, network: KeypointMlp, source: SourcePhoto, factor: Tensor, own: slice) -> Tensor:
+        """What brings lips or eyes to `factor` (T,) of the photo's own opening, (T, K, 3); 0 where the factor is 1."""
+        if source.openings is None:
+            raise ControlsError("the photo's landmarks do not tell how open eyes and lips are; give 203 or 478 of them")
+        opened = source.openings[own].expand(len(factor), -1)
+        ratios = torch.cat([opened, factor[:, None] * opened.mean(1, keepdim=True)], dim=1)
+        change = retarget(network, source.keypoints, ratios.to(self._device))
+        return change * (factor != 1).to(change)[:, None, None]
 
     def draw(self, source: SourcePhoto, targets: Tensor, *, whole: bool = True) -> Iterator[NDArray[np.uint8]]:
         """Frames of the keypoints (T, K, 3), one after the other.
