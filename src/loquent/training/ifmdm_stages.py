@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Stage = Literal["base", "super_resolution", "decoder", "refine"]
 
+_OUTPUT_INPUT = "decoder.output.conv."  # reads the last level, which is another one after growing
 _BLOCK = re.compile(r"(encoder\.appearance\.blocks\.)(\d+)(\..*)")
 
 
@@ -56,7 +57,7 @@ def grow(smaller: Autoencoder, larger: Autoencoder) -> list[str]:
 
 def _grown_name(name: str) -> str | None:
     """Name in a renderer of twice the size; None for what that one has of its own."""
-    if name.startswith("encoder.appearance.stem."):
+    if name.startswith(("encoder.appearance.stem.", _OUTPUT_INPUT)):
         return None
     if match := _BLOCK.fullmatch(name):
         return f"{match[1]}{int(match[2]) + 1}{match[3]}"
@@ -66,7 +67,9 @@ def _grown_name(name: str) -> str | None:
 def _new_parts(network: Autoencoder) -> list[str]:
     """Prefixes of the weights that growing adds."""
     last = len(network.config.level_sizes) - 1
+    output = [_OUTPUT_INPUT] if network.config.output_dim else []
     return [
+        *output,
         "encoder.appearance.stem.",
         "encoder.appearance.blocks.0.",
         f"decoder.levels.{last}.",

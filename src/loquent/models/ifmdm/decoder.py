@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from loquent.models.ifmdm.config import SMALLEST_PX
 from loquent.models.ifmdm.layers import ConvLayer, ModulatedConv, StyledConv, Upsample
+from loquent.models.ifmdm.output import OutputStage, Sketch, compose
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,8 +36,10 @@ class Directions(nn.Module):
         self.weight = nn.Parameter(torch.randn(style_dim, motion_dim))
 
     def basis(self) -> Tensor:
-        """Q, (W, M)."""
-        return torch.linalg.qr(self.weight + QR_OFFSET, mode="reduced").Q
+        """Q, (W, M), worked out in float32 where the weights are shorter."""
+        weight = self.weight + QR_OFFSET
+        exact = weight.float() if weight.dtype == torch.bfloat16 else weight
+        return torch.linalg.qr(exact, mode="reduced").Q.to(weight.dtype)
 
     def forward(self, motion: Tensor) -> Tensor:
         """Q·motion: (B, M) to (B, W)."""
@@ -96,11 +99,15 @@ class FlowHead(nn.Module):
             horizontal and vertical offset in half pictures before tanh, mask before sigmoid.
         """
         raw = self.flow(x, style) + self.bias[:, None, None]
+        if raw.dtype == torch.bfloat16:  # places need more digits than maps
+            raw = raw.float()
         if previous is not None:
             raw = raw + self.upsample(previous)
         offsets = torch.tanh(raw[:, :2]).permute(0, 2, 3, 1)  # (B, s, s, 2)
         mask = torch.sigmoid(raw[:, 2:])
-        warped = mask * F.grid_sample(features, self.grid + offsets, align_corners=False)
+        sampled = F.grid_sample(features.to(raw.dtype), self.grid.to(raw.dtype) + offsets, align_corners=False)
+        warped = (mask * sampled).to(x.dtype)
+        mask = mask.to(x.dtype)
         filled = None if self.fill is None else warped + (1 - mask) * self.fill(x, style)
         return warped, filled, raw
 
@@ -160,6 +167,7 @@ class Decoder(nn.Module):
             for a, b, size in zip(widths, widths[1:], config.level_sizes, strict=False)
         )
         self.refine = RefineBlock(config.refine_dim, config.refine_layers) if config.refine_dim else None
+        self.output = OutputStage(widths[-1], config.output_dim, style_dim) if config.output_dim else None
 
     def forward(self, appearance: Appearance, motion: Tensor | None, *, refine: bool = True) -> Tensor:
         """Args:
@@ -168,14 +176,30 @@ class Decoder(nn.Module):
             refine: False leaves the refine block out where there is one.
 
         Returns:
-            RGB, (B, 3, size_px, size_px), mostly in [−1, 1]: nothing limits it.
+            RGB, (B, 3, size_px, size_px), mostly in [−1, 1]: nothing limits it. With an output stage it is as large as
+            the portrait's photo.
         """
+        sketch = self.sketch(appearance, motion)
+        if self.output is not None:
+            assert appearance.photo is not None  # `Autoencoder.encode` gives it
+            return compose(appearance.photo, sketch)
+        rgb = sketch.colours
+        return rgb if self.refine is None or not refine else self.refine(rgb)
+
+    def sketch(self, appearance: Appearance, motion: Tensor | None) -> Sketch:
+        """What the levels, and the output stage if there is one, make of it: flow, colours and shares."""
         style = appearance.vector if motion is None else appearance.vector + self.directions(motion)
         x: Tensor | None = self.first(self.start.expand(len(style), -1, -1, -1), style)
-        raw = rgb = None
+        raw = rgb = drawn = None
+        flows = []
         for level, features in zip(self.levels, appearance.features, strict=True):
-            x = level.conv(level.up(x, style), style)  # type: ignore[operator]
-            warped, x, raw = level.flow(x, style, features, raw)  # type: ignore[operator]
+            drawn = level.conv(level.up(x, style), style)  # type: ignore[operator]
+            warped, x, raw = level.flow(drawn, style, features, raw)  # type: ignore[operator]
             rgb = level.rgb(warped, rgb)  # type: ignore[operator]
+            flows.append(raw)
         assert rgb is not None  # a decoder has two levels or more
-        return rgb if self.refine is None or not refine else self.refine(rgb)
+        assert drawn is not None
+        if self.output is None:
+            return Sketch(flows, rgb)
+        assert appearance.photo is not None
+        return self.output(drawn, style, flows, rgb, appearance.photo)

@@ -28,6 +28,7 @@ class Appearance:
 
     vector: Tensor  # (B, W)
     features: list[Tensor]  # maps (B, C, s, s) for s = 8, 16 ... size_px
+    photo: Tensor | None = None  # the picture itself, for the output stage
 
 
 class AppearanceNetwork(nn.Module):

@@ -59,7 +59,7 @@ class Upsample(nn.Module):
         self.register_buffer("kernel", blur_kernel(4.0), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = self.kernel.expand(x.shape[1], 1, 4, 4)
+        kernel = self.kernel.expand(x.shape[1], 1, 4, 4).to(x.dtype)
         return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
 
 
@@ -100,19 +100,23 @@ class EqualConv(nn.Module):
     def scaled_weight(self) -> Tensor:
         return self.weight * self.weight[0].numel() ** -0.5
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.scaled_weight(), stride=self.stride, padding=self.padding)
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        return F.conv2d(x, self.scaled_weight() * gain, stride=self.stride, padding=self.padding)
 
 
 class BiasedLeaky(nn.Module):
-    """leaky(x + b), one b a channel."""
+    """leaky(x + b), one b a channel; given √2·x, for √2·leaky(y) = leaky(√2·y) and what comes before is scaled anyway."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(dim))
 
+    def scaled_bias(self) -> Tensor:
+        """√2·b, (C, 1, 1)."""
+        return (self.bias * GAIN)[:, None, None]
+
     def forward(self, x: Tensor) -> Tensor:
-        return leaky(x + self.bias[:, None, None])
+        return F.leaky_relu(x + self.scaled_bias(), LEAK)
 
 
 class ConvLayer(nn.Module):
@@ -124,7 +128,7 @@ class ConvLayer(nn.Module):
         self.activation = BiasedLeaky(output_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.conv(x))
+        return self.activation(self.conv(x, GAIN))
 
 
 class ResBlock(nn.Module):
@@ -141,8 +145,9 @@ class ResBlock(nn.Module):
         self.skip = EqualConv(input_dim, output_dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        main = self.activation(self.conv2(self.blur(self.conv1(x))))
-        return (main + self.skip(self.skip_blur(x))) / GAIN
+        # The sum is divided by √2, which the activation's own √2 and the shortcut's weights take in.
+        main = F.leaky_relu(self.conv2(self.blur(self.conv1(x))) + self.activation.bias[:, None, None], LEAK)
+        return main + self.skip(self.skip_blur(x), 1 / GAIN)
 
 
 class ModulatedConv(nn.Module):
@@ -205,4 +210,7 @@ class StyledConv(nn.Module):
         self.activation = BiasedLeaky(output_dim)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        return self.activation(self.conv(x, style))
+        weight, scale = self.conv.scaled_weight(), self.conv.modulation(style)
+        x = self.conv.convolve(x * scale[:, :, None, None], weight)
+        energy = demodulation(weight, scale) * GAIN
+        return F.leaky_relu(torch.addcmul(self.activation.scaled_bias(), x, energy[:, :, None, None]), LEAK)

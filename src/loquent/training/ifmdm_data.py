@@ -1,0 +1,200 @@
+"""Material for the IF-MDM renderer: frames of drawn people, with where each pixel comes from.
+
+    python -m loquent.training.ifmdm_data PORTRAITS LABELS.npz SPEECH_CORPUS CACHE [--new-people 300]
+
+The mesh renderer draws portraits and people blended of two, before their own and before other backgrounds, with random
+movement and speech. It knows its own flow, which the first steps of training learn from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from loquent.data.shards import Corpus
+from loquent.data.video import People, enlarge, free_motion
+from loquent.errors import LoquentError
+from loquent.face.crop import HEAD_MARGIN
+from loquent.face.topology import (
+    LEFT_EYE_LOWER,
+    LEFT_EYE_UPPER,
+    LIPS_INNER_LOWER,
+    LIPS_INNER_UPPER,
+    LIPS_OUTER_LOWER,
+    LIPS_OUTER_UPPER,
+    RIGHT_EYE_LOWER,
+    RIGHT_EYE_UPPER,
+)
+from loquent.render.matte import split_layers
+from loquent.render.mesh import MeshRenderer
+from loquent.types import ARKIT_INDEX, Motion
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from loquent.data.video import Sitter
+    from loquent.types import Portrait
+
+logger = logging.getLogger(__name__)
+
+SIZE_PX = 256
+FLOW_PX = 128
+FREE_FRAMES = 8
+SPEECH_FRAMES = 5
+PEOPLE_PER_FILE = 32
+FLOW_STEPS = 4096  # of a half picture: flow is kept in whole steps
+# What a pixel of `kinds` is. Where lips or lids slide over something, flow is left to the landmarks.
+UNSURE, STILL, MOVED, MOUTH, SLIDING = range(5)
+_OPAQUE, _CLEAR = 250, 3  # share of the person, of 255, from which a pixel counts as theirs, or as background
+_BACKGROUND_SHARE = 0.35  # of the people stand before another background
+_BLINK_SHARE = 0.25  # of the free frames, besides those that blink anyway
+_KNOT_FRAMES = 8  # a goal of `free_motion`
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnPeople:
+    """Frames of a few people; row 0 of each person is the photo."""
+
+    frames: NDArray[np.uint8]  # (N, 256, 256, 3) RGB
+    flow: NDArray[
+        np.int16
+    ]  # (N, 128, 128, 2): place in the photo less own place, x and y, in 1/FLOW_STEPS half pictures
+    kinds: NDArray[np.uint8]  # (N, 128, 128)
+    landmarks: NDArray[np.float32]  # (N, 478, 2) pixels
+    motion: NDArray[np.float32]  # (N, 62)
+
+    @staticmethod
+    def names() -> list[str]:
+        return [item.name for item in fields(DrawnPeople)]
+
+
+def draw_person(sitter: Sitter, corpus: Corpus, rng: np.random.Generator) -> DrawnPeople:
+    """The photo and frames of one person.
+
+    Raises:
+        LoquentError: the face cannot be drawn.
+    """
+    portrait = enlarge(sitter, SIZE_PX, HEAD_MARGIN * float(np.exp(rng.normal(0, 0.04))))
+    if rng.random() < _BACKGROUND_SHARE:
+        portrait = before_another_background(portrait, rng)
+    renderer = MeshRenderer(portrait)
+    motion = _choose_motion(portrait, corpus, rng)
+    landmarks = renderer.shape.landmarks(motion.expression, motion.rotation, motion.translation, motion.gaze)[..., :2]
+    first = (renderer.size_px[0] - SIZE_PX) // 2
+    rows = slice(first, first + SIZE_PX)
+    frames = np.stack([frame[rows, rows] for frame in renderer.render(motion)])
+    landmarks = (landmarks - first).astype(np.float32)
+    flow, kinds = [], []
+    for (places, share), points in zip(renderer.shown(motion), landmarks, strict=True):
+        flow.append(_flow(places[rows, rows] - first))
+        kinds.append(_kinds(share[rows, rows], points))
+    return DrawnPeople(frames, np.stack(flow), np.stack(kinds), landmarks, motion.to_vector())
+
+
+def before_another_background(portrait: Portrait, rng: np.random.Generator) -> Portrait:
+    """The person before plain colour, a gradient or soft patches; the same portrait where no cut is found."""
+    pixels = portrait.photo.pixels
+    layers = split_layers(pixels, portrait.face.landmarks)
+    if not layers.reliable:
+        return portrait
+    side = int(rng.choice([1, 2, 3, 12]))
+    patches = rng.uniform(0, 255, (side, side, 3)).astype(np.float32)
+    background = cv2.resize(patches, pixels.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    alpha = layers.person[..., 3:].astype(np.float32) / 255
+    mixed = layers.person[..., :3] + (1 - alpha) * background
+    return replace(portrait, photo=replace(portrait.photo, pixels=np.clip(mixed + 0.5, 0, 255).astype(np.uint8)))
+
+
+def _choose_motion(portrait: Portrait, corpus: Corpus, rng: np.random.Generator) -> Motion:
+    """The photo, goals of free motion, and frames of speech."""
+    free = free_motion(portrait, corpus, FREE_FRAMES * _KNOT_FRAMES, rng).to_vector()[::_KNOT_FRAMES]
+    for row in free[rng.random(len(free)) < _BLINK_SHARE]:
+        row[[ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]] = rng.uniform(0.5, 1)
+    spoken = []
+    for _ in range(SPEECH_FRAMES):
+        number = int(rng.integers(len(corpus)))
+        frame = int(rng.integers(corpus.num_frames(number)))
+        spoken.append(corpus.read(number, frame, frame + 1).motion[0])
+    still = replace(Motion.neutral(1), expression=portrait.rest_expression[None]).to_vector()
+    return Motion.from_vector(np.vstack([still, free, spoken]))
+
+
+def _flow(places: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Places (256, 256, 2) in pixels to flow (128, 128, 2), each of the mean of four pixels."""
+    own = np.stack(np.meshgrid(np.arange(SIZE_PX), np.arange(SIZE_PX)), axis=-1)
+    offset = cv2.resize((places - own).astype(np.float32), (FLOW_PX, FLOW_PX), interpolation=cv2.INTER_AREA)
+    return np.round(offset * (2 / SIZE_PX * FLOW_STEPS)).clip(-32767, 32767).astype(np.int16)
+
+
+def _kinds(share: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """What each of 128 x 128 places shows, from the person's share (256, 256) and the landmarks (478, 2)."""
+    kinds = np.where(share >= _OPAQUE, MOVED, np.where(share <= _CLEAR, STILL, UNSURE)).astype(np.uint8)
+    grown = cv2.erode(kinds, np.ones((3, 3))), cv2.dilate(kinds, np.ones((3, 3)))
+    kinds = np.where(grown[0] == grown[1], kinds, UNSURE).astype(np.uint8)[::2, ::2].copy()
+    points = ((landmarks + 0.5) / 2 - 0.5).astype(np.float32)
+    outlines = [(LIPS_OUTER_UPPER, LIPS_OUTER_LOWER, SLIDING), (RIGHT_EYE_UPPER, RIGHT_EYE_LOWER, SLIDING),
+                (LEFT_EYE_UPPER, LEFT_EYE_LOWER, SLIDING), (LIPS_INNER_UPPER, LIPS_INNER_LOWER, MOUTH)]  # fmt: skip
+    for upper, lower, kind in outlines:
+        outline = points[[*upper, *lower[::-1]]]
+        if kind == SLIDING:
+            middle = outline.mean(0)
+            outline = middle + 1.5 * (outline - middle)
+        cv2.fillPoly(kinds, [np.round(outline * 16).astype(np.int32)], kind, shift=4)
+    return kinds
+
+
+def _make(number: int, people: People, corpus: Path, seed: int) -> DrawnPeople | None:
+    try:
+        return draw_person(people[number], Corpus(corpus), np.random.default_rng((seed, number)))
+    except LoquentError as error:
+        logger.warning("person %d is left out: %s", number, error)
+        return None
+
+
+def write_file(people: list[DrawnPeople], folder: Path) -> None:
+    """Writes one folder of arrays; it gets its name when it is whole."""
+    part = folder.with_name(f".{folder.name}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    for name in DrawnPeople.names():
+        np.save(part / f"{name}.npy", np.concatenate([getattr(person, name) for person in people]))
+    np.save(part / "starts.npy", np.cumsum([0] + [len(person.frames) for person in people]))
+    part.rename(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("portraits", type=Path, help="folder of ID.jpg, one face each")
+    parser.add_argument("labels", type=Path, help="npz with ids and landmarks (N, 478, 3) in pixels")
+    parser.add_argument("corpus", type=Path, help="folder made by loquent.data.corpus")
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("--split", choices=("train", "test"), default="train")
+    parser.add_argument("--new-people", type=int, default=0, help="people blended of two portraits")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    people = People(
+        arguments.portraits, arguments.labels, arguments.split == "test", arguments.new_people, arguments.seed
+    )
+    make = partial(_make, people=people, corpus=arguments.corpus, seed=arguments.seed)
+    order = np.random.default_rng(arguments.seed).permutation(len(people)).tolist()
+    pending: list[DrawnPeople] = []
+    with get_context("fork").Pool(arguments.workers, cv2.setNumThreads, (1,)) as pool:
+        for number, drawn in enumerate(pool.imap(make, order), start=1):
+            pending += [] if drawn is None else [drawn]
+            if len(pending) == PEOPLE_PER_FILE or (number == len(people) and pending):
+                write_file(pending, arguments.cache / f"{arguments.split}-{arguments.seed}-{number:05d}")
+                logger.info("%d of %d people", number, len(people))
+                pending = []
+
+
+if __name__ == "__main__":
+    main()
