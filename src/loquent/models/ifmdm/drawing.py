@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from loquent.models.ifmdm.decoder import identity_grid
 from loquent.models.ifmdm.layers import DEMODULATION_EPS, GAIN, LEAK, UpModulatedConv, blur_kernel
+from loquent.models.ifmdm.output import enlarge, mix, shares_of, shrink, warp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from loquent.models.ifmdm.decoder import Level
     from loquent.models.ifmdm.encoder import Appearance
     from loquent.models.ifmdm.layers import EqualConv, ModulatedConv, StyledConv
+    from loquent.models.ifmdm.output import OutputStage
 
 _CHANNELS_LAST = torch.channels_last
 _BORDER = 3  # zeros around a table: one pixel before and two after
@@ -151,6 +153,33 @@ class _Level:
         self.final_bias = level.rgb.bias[:, None, None]
 
 
+class _Output:
+    """The output stage."""
+
+    def __init__(self, stage: OutputStage) -> None:
+        self._conv = _StyledConv(stage.conv)
+        self._look = (stage.look.conv.scaled_weight() * GAIN).contiguous(memory_format=_CHANNELS_LAST)
+        self._look_bias = stage.look.activation.bias * GAIN
+        self._planes = stage.planes.scaled_weight().contiguous(memory_format=_CHANNELS_LAST)
+        # A cell's four pixels share their plane's bias.
+        self._planes_bias = stage.bias.repeat_interleave(4)
+
+    def __call__(self, x: Tensor, style: Tensor, offsets: Tensor, rgb: Tensor, portrait: PreparedPortrait) -> Tensor:
+        """As `OutputStage` and `compose`; rgb is (B, 3, 2 s, 2 s) already."""
+        size, count = rgb.shape[-1], len(x)
+        warped = warp(portrait.photo.expand(count, -1, -1, -1), enlarge(offsets, size))
+        cells = F.pixel_unshuffle(warped, 2).contiguous(memory_format=_CHANNELS_LAST)
+        seen = F.leaky_relu_(F.conv2d(cells, self._look, self._look_bias, padding=1), LEAK)
+        planes = F.pixel_shuffle(
+            F.conv2d(self._conv(x, style) + seen, self._planes, self._planes_bias, padding=1).contiguous(), 2
+        )
+        colours, shares = rgb + planes[:, :3], shares_of(planes[:, 3:])
+        photo = portrait.full_photo
+        if photo.shape[-1] != size:
+            warped = warp(photo.expand(count, -1, -1, -1), enlarge(offsets, photo.shape[-1]))
+        return mix(enlarge(shares, photo.shape[-1]), photo, warped, enlarge(colours, photo.shape[-1]))
+
+
 @dataclass(frozen=True, eq=False)
 class PreparedPortrait:
     """What the frames of a portrait share."""
@@ -158,6 +187,8 @@ class PreparedPortrait:
     styles: Tensor  # (1, all modulated channels), without motion
     tables: list[FeatureTable]  # of each level but the last
     colours: Tensor  # (1, 3, size_px, size_px), the last level's before warping
+    photo: Tensor  # (1, 3, output_px, output_px); read by the output stage alone
+    full_photo: Tensor  # (1, 3, S, S), of the size that is drawn
 
 
 class PortraitDrawer:
@@ -172,6 +203,7 @@ class PortraitDrawer:
         for level in levels:
             layers += [level.up.conv, level.conv.conv, level.flow.flow]
             layers += [] if level.flow.fill is None else [level.flow.fill]
+        layers += [] if decoder.output is None else [decoder.output.conv.conv]
         self._style_weight = torch.cat([layer.modulation.scaled_weight() for layer in layers])
         self._style_bias = torch.cat([layer.modulation.bias for layer in layers])
         self._motion_weight = self._style_weight @ decoder.directions.basis()
@@ -179,26 +211,31 @@ class PortraitDrawer:
         self._start = decoder.start[None].contiguous(memory_format=_CHANNELS_LAST)
         self._first = _StyledConv(decoder.first)
         self._levels = [_Level(level) for level in levels]
+        self._output = None if decoder.output is None else _Output(decoder.output)
         self._grid = levels[-1].flow.grid
         self._double_kernel = blur_kernel(4.0).to(self._start).expand(3, 1, 4, 4).contiguous()
 
     @torch.no_grad()
     def read(self, image: Tensor) -> PreparedPortrait:
-        """The portrait in a picture (1, 3, size_px, size_px) in [−1, 1]."""
+        """The portrait in a picture (1, 3, output_px, output_px) in [−1, 1]; larger with an output stage."""
         return self.prepare(self._network.encode(image.contiguous(memory_format=_CHANNELS_LAST)))
 
     @torch.no_grad()
     def prepare(self, appearance: Appearance) -> PreparedPortrait:
         """The portrait of an appearance of one picture."""
+        photo = appearance.vector.new_zeros(1, 3, 0, 0) if appearance.photo is None else appearance.photo.contiguous()
         return PreparedPortrait(
             styles=F.linear(appearance.vector, self._style_weight, self._style_bias),
             tables=[FeatureTable(features) for features in appearance.features[:-1]],
             colours=_planes(appearance.features[-1], self._levels[-1].colour_weight).contiguous(),
+            photo=photo if self._output is None else shrink(photo, self._network.config.output_px),
+            full_photo=photo,
         )
 
     @torch.no_grad()
     def draw(self, portrait: PreparedPortrait, motion: Tensor, *, refine: bool = True) -> Tensor:
-        """Pictures (B, 3, size_px, size_px) of the portrait with motion (B, M), as `Decoder.forward` draws them."""
+        """Pictures of the portrait with motion (B, M), as `Decoder.forward` draws them: (B, 3, S, S), S being size_px,
+        or with an output stage the side of the picture that was read."""
         styles = iter((portrait.styles + motion @ self._motion_weight.T).split(self._style_dims, dim=1))
         x = self._first(self._start.expand(len(motion), -1, -1, -1), next(styles))
         raw = rgb = None
@@ -217,6 +254,8 @@ class PortraitDrawer:
             rgb = colours if rgb is None else colours + self._double(rgb)
         block = self._network.decoder.refine
         assert rgb is not None  # a decoder has two levels or more
+        if self._output is not None:
+            return self._output(x, next(styles), offsets, self._double(rgb), portrait)
         return rgb if block is None or not refine else block(rgb)
 
     def _warp_colours(self, colours: Tensor, offsets: Tensor, mask: Tensor) -> Tensor:

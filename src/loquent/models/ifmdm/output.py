@@ -35,6 +35,7 @@ class Sketch:
     flows: list[Tensor]  # raw flow (B, 3, side, side) of every level, see `FlowHead`
     colours: Tensor  # (B, 3, side, side)
     logits: Tensor | None = None  # (B, 3, side, side): of the photo as it is, the photo warped, the colours
+    warped: Tensor | None = None  # (B, 3, side, side): the photo of that size, warped
 
 
 class OutputStage(nn.Module):
@@ -70,18 +71,24 @@ class OutputStage(nn.Module):
         cells = F.pixel_unshuffle(warped, 2).to(x.dtype)
         x = self.conv(x, style) + self.look(cells)
         planes = F.pixel_shuffle(self.planes(x), 2) + self.bias[:, None, None]
-        return Sketch(flows, self.upsample(rgb) + planes[:, :3], planes[:, 3:])
+        return Sketch(flows, self.upsample(rgb) + planes[:, :3], planes[:, 3:], warped)
 
 
 def compose(photo: Tensor, sketch: Sketch) -> Tensor:
     """The picture (B, 3, S, S) of a photo of that size, in the flow's precision."""
     assert sketch.logits is not None  # the sketch of an output stage
+    assert sketch.warped is not None
     offsets, size = torch.tanh(sketch.flows[-1][:, :2]), photo.shape[-1]
-    photo = photo.to(offsets.dtype)
     shares = enlarge(shares_of(sketch.logits.to(offsets.dtype)), size)
     colours = enlarge(sketch.colours.to(offsets.dtype), size)
+    warped = sketch.warped if sketch.warped.shape[-1] == size else warp(photo, enlarge(offsets, size))
+    return mix(shares, photo.to(offsets.dtype), warped, colours)
+
+
+def mix(shares: Tensor, photo: Tensor, warped: Tensor, colours: Tensor) -> Tensor:
+    """Photo, warped photo and colours (B, 3, S, S) by their shares (B, 3, S, S)."""
     still, moved, drawn = shares.split(1, dim=1)
-    return still * photo + moved * warp(photo, enlarge(offsets, size)) + drawn * colours
+    return still * photo + moved * warped + drawn * colours
 
 
 def shares_of(logits: Tensor) -> Tensor:
