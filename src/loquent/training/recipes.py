@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # Name -> where it is, and what it trains. Modules are imported when their recipe is run.
 RECIPES = {
     "moda-motion": ("loquent.training.moda_motion:RECIPE", "MoDA's motion generator"),
+    "moda-renderer": ("loquent.training.moda_renderer:RECIPE", "MoDA's warping renderer"),
+    "ifmdm-motion": ("loquent.training.ifmdm_motion:RECIPE", "IF-MDM's motion transformer"),
+    "moditalker-atom": ("loquent.training.moditalker_atom:RECIPE", "MoDiTalker's AToM, speech to landmarks"),
 }
 
 SETTINGS_NAME = "recipe.yaml"
@@ -111,7 +114,7 @@ def plan_run(
     saved = _read_saved(name, output) if resume else {}
     if not resume and (output / "checkpoint.pt").exists():
         raise LoquentError(f"{output} holds a run already; add --resume to go on with it, or choose another --output")
-    preset = preset or saved.get("preset") or next(iter(recipe.presets))
+    preset = str(preset or saved.get("preset") or next(iter(recipe.presets)))
     if preset not in recipe.presets or preset != saved.get("preset", preset):
         raise LoquentError(
             f"{name} has no preset {preset!r} here; known: {', '.join(recipe.presets)}; a run keeps its own"

@@ -1,19 +1,23 @@
-"""Published names to ours."""
+"""Our own weights folders, and published names to ours."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from safetensors.torch import load_file
+
 from loquent.errors import WeightsError
+from loquent.models.ifmdm.autoencoder import Autoencoder
+from loquent.models.ifmdm.config import AutoencoderConfig
 from loquent.nn.weights import load_exactly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import Tensor
 
-    from loquent.models.ifmdm.autoencoder import Autoencoder
-    from loquent.models.ifmdm.config import AutoencoderConfig, MotionConfig
+    from loquent.models.ifmdm.config import MotionConfig
     from loquent.models.ifmdm.discriminator import Discriminator
     from loquent.models.ifmdm.transformer import MotionDiffusionTransformer
 
@@ -209,3 +213,18 @@ def load_published_motion(network: MotionDiffusionTransformer, state: Mapping[st
         WeightsError: it does not fit.
     """
     load_exactly(network, from_published(state, motion_names(network.config), source), source)
+
+
+def load_autoencoder(folder: Path, device: str = "cpu") -> Autoencoder:
+    """The renderer in a folder of config.json and model.safetensors, in float32.
+
+    Raises:
+        WeightsError: a file is missing or does not fit.
+    """
+    network = Autoencoder(AutoencoderConfig.load(folder / "config.json"))
+    try:
+        state = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
+    except OSError as error:
+        raise WeightsError(f"{folder} does not hold renderer weights ({error}); restore the folder") from error
+    load_exactly(network, state, str(folder / "model.safetensors"))
+    return network.to(device).eval()

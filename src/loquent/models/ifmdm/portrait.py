@@ -1,0 +1,128 @@
+"""From a portrait to what IF-MDM's renderer takes, and its pictures back into the photo's frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+
+from loquent.face.crop import Square, cut, head_square
+from loquent.models.ifmdm.drawing import PortraitDrawer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from loquent.models.ifmdm.autoencoder import Autoencoder
+    from loquent.types import MotionCodes, Portrait
+
+_BATCH = 8  # frames drawn at once
+_FADE = 0.06  # of the crop's side, over which it passes into the photo
+
+
+def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """RGB (S, S, 3) as (1, 3, S, S) in [−1, 1]."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def to_pixels(pictures: Tensor) -> NDArray[np.uint8]:
+    """(B, 3, S, S) as RGB (B, S, S, 3); what lies outside [−1, 1] is limited."""
+    scaled = ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return scaled.permute(0, 2, 3, 1).cpu().numpy()
+
+
+@torch.no_grad()
+def read_code(network: Autoencoder, portrait: Portrait) -> Tensor:
+    """Motion code of a portrait's photo, (M,)."""
+    crop = cut(portrait.photo.pixels, head_square(portrait.face.landmarks), network.config.output_px)
+    device = next(network.parameters()).device
+    return network.motion_of(to_tensor(crop.pixels).to(device))[0].float().cpu()
+
+
+class ImplicitRenderer:
+    """Draws a portrait with motion codes. Implements `loquent.types.Renderer`.
+
+    The network draws the square of head and shoulders; the rest of the frame is the photo, scaled so that the square
+    has the network's size.
+    """
+
+    def __init__(
+        self, drawer: PortraitDrawer, crop_px: int, portrait: Portrait, size: int | None = None, device: str = "cpu"
+    ) -> None:
+        """Encodes the portrait once.
+
+        Args:
+            drawer: of a trained renderer.
+            crop_px: side of its pictures.
+            portrait: the photo and its face.
+            size: longer side of the frames in pixels; None takes the scale at which the network draws.
+            device: where the drawer's network is.
+        """
+        pixels, square = _scaled(portrait, crop_px, size)
+        self._drawer, self._device = drawer, device
+        self._photo = pixels
+        self._portrait = drawer.read(to_tensor(cut(pixels, square, crop_px).pixels).to(device))
+        self._box, self._places = _places(square, crop_px, pixels.shape[1::-1])
+        self._share = _fade(self._box, square, pixels.shape[1::-1])
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of every frame; both even."""
+        return self._photo.shape[1], self._photo.shape[0]
+
+    def render(self, motion: MotionCodes) -> Iterator[NDArray[np.uint8]]:
+        """Yields one RGB frame (H, W, 3) for each row of codes."""
+        for start in range(0, len(motion), _BATCH):
+            codes = torch.from_numpy(motion.values[start : start + _BATCH]).to(self._device)
+            for picture in to_pixels(self._drawer.draw(self._portrait, codes)):
+                yield self._into_photo(picture)
+
+    def _into_photo(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        left, top, right, bottom = self._box
+        frame = self._photo.copy()
+        window = frame[top:bottom, left:right]
+        drawn = cv2.warpAffine(
+            picture, self._places, (right - left, bottom - top), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        cv2.blendLinear(drawn, window.copy(), self._share, 1 - self._share, dst=window)
+        return frame
+
+
+def _scaled(portrait: Portrait, crop_px: int, size: int | None) -> tuple[NDArray[np.uint8], Square]:
+    """The photo at the wanted size, sides cut to even lengths, and the head square in it."""
+    pixels, square = portrait.photo.pixels, head_square(portrait.face.landmarks)
+    height, width = pixels.shape[:2]
+    zoom = crop_px / square.side_px if size is None else size / max(height, width)
+    new = max(2, round(width * zoom)), max(2, round(height * zoom))
+    if new != (width, height):
+        pixels = cv2.resize(pixels, new, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LANCZOS4)
+    scale_x, scale_y = new[0] / width, new[1] / height
+    moved = Square(
+        (square.centre_x + 0.5) * scale_x - 0.5, (square.centre_y + 0.5) * scale_y - 0.5, square.side_px * zoom
+    )
+    return np.ascontiguousarray(pixels[: new[1] // 2 * 2, : new[0] // 2 * 2], np.uint8), moved
+
+
+def _places(square: Square, crop_px: int, size: tuple[int, int]) -> tuple[tuple[int, int, int, int], NDArray]:
+    """Part of the photo (left, top, right, bottom) under the square, and the matrix (2, 3) from crop to it."""
+    half = square.side_px / 2
+    left, top = (max(0, int(np.ceil(centre - half))) for centre in (square.centre_x, square.centre_y))
+    right = min(size[0], int(np.floor(square.centre_x + half)) + 1)
+    bottom = min(size[1], int(np.floor(square.centre_y + half)) + 1)
+    return (left, top, right, bottom), square.crop_to_photo(crop_px) - [[0, 0, left], [0, 0, top]]
+
+
+def _fade(box: tuple[int, int, int, int], square: Square, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Share of the drawn picture, (h, w): 1 inside, falling to 0 at those sides that are not sides of the photo."""
+    left, top, right, bottom = box
+    x, y = np.arange(left, right), np.arange(top, bottom)
+    fade = _FADE * square.side_px
+    away_x = np.minimum(np.where(left > 0, x - left, fade), np.where(right < size[0], right - 1 - x, fade))
+    away_y = np.minimum(np.where(top > 0, y - top, fade), np.where(bottom < size[1], bottom - 1 - y, fade))
+    ramp_x, ramp_y = (np.clip((away + 0.5) / fade, 0, 1) for away in (away_x, away_y))
+    smooth = [ramp * ramp * (3 - 2 * ramp) for ramp in (ramp_x, ramp_y)]
+    return np.outer(smooth[1], smooth[0]).astype(np.float32)

@@ -1,0 +1,117 @@
+"""The recipe `ifmdm-motion`, its material, and the writer of codes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from loquent.data.video_shards import VideoClip, VideoCorpus, VideoShardWriter, encode_picture
+from loquent.errors import LoquentError
+from loquent.models.ifmdm import Autoencoder, get_autoencoder_preset, get_motion_preset
+from loquent.models.ifmdm.code_space import CodeSpace
+from loquent.training import ifmdm_motion_data as data
+from loquent.types import ARKIT_INDEX, MOTION_DIM
+from recipe_check import check_debug_recipe
+
+TINY = get_motion_preset("tiny")
+
+
+def test_debug_recipe(tmp_path):
+    output = check_debug_recipe("ifmdm-motion", tmp_path)
+    assert (output / "weights" / "model.safetensors").is_file()
+
+
+@pytest.fixture
+def windows(tmp_path):
+    data.write_debug_codes(tmp_path)
+    return data.CodeWindows(tmp_path, TINY.num_frames, TINY.vectors_per_frame, batch_size=5)
+
+
+def test_windows_repeat_and_hold_the_conditions_of_the_specification(windows):
+    batch, again = windows.batch(3), windows.batch(3)
+    assert batch.motion.shape == (5, TINY.num_frames, TINY.motion_dim)
+    assert batch.speech.shape == (5, TINY.num_frames, TINY.vectors_per_frame, TINY.audio_dim)
+    torch.testing.assert_close(batch.motion, again.motion)
+    whole = torch.cat([batch.hint[:, None], batch.motion], 1)
+    torch.testing.assert_close(batch.mean, whole.mean(1))
+    torch.testing.assert_close(batch.std, whole.std(1))
+
+
+def test_speech_goes_with_its_codes(windows):
+    # the debug codes are a rising function of the first feature
+    batch = windows.batch(0)
+    codes = windows.space.codes(batch.motion)
+    for heard, seen in zip(batch.speech[:, :, 0, 0], codes[:, :, 0], strict=True):
+        inside = heard != 0  # zeros lie beyond an utterance's end
+        assert torch.corrcoef(torch.stack([heard[inside], seen[inside]]))[0, 1] > 0.9
+
+
+def test_a_folder_without_codes_is_refused(tmp_path):
+    with pytest.raises(LoquentError, match="holds no motion codes"):
+        data.CodeWindows(tmp_path, 8, 2, 4)
+
+
+def _extracted(people: int = 30, frames: int = 40) -> data.Extracted:
+    """Codes that jaw and head move, around each person's own."""
+    random = torch.Generator().manual_seed(0)
+    motion = torch.zeros(people * frames, MOTION_DIM)
+    motion[:, ARKIT_INDEX["jawOpen"]] = torch.rand(len(motion), generator=random)
+    motion[:, 52:55] = 0.2 * torch.randn(len(motion), 3, generator=random)
+    own = torch.randn(people, 4, generator=random) * 0.2
+    person = torch.arange(people).repeat_interleave(frames)
+    change = torch.stack([motion[:, ARKIT_INDEX["jawOpen"]], *motion[:, 52:55].T], 1)
+    return data.Extracted(torch.tanh(own[person] + change), motion, person, torch.tanh(own), torch.zeros(people, 52))
+
+
+def test_the_writer_learns_codes_of_people_that_it_never_saw():
+    extracted = _extracted()
+    writer, explained = data.fit_writer(extracted, CodeSpace.fitted(extracted.codes), steps=400)
+    assert explained > 0.9
+    still = torch.zeros(len(extracted.rest), MOTION_DIM)
+    torch.testing.assert_close(writer(still, extracted.photo_codes, extracted.rest), extracted.photo_codes)
+
+
+def test_performances_begin_as_the_photo_and_keep_the_lips():
+    rng = np.random.default_rng(0)
+    motion = np.zeros((60, MOTION_DIM), np.float32)
+    jaw = ARKIT_INDEX["jawOpen"]
+    motion[:, jaw] = 0.2 + 0.1 * np.sin(np.arange(60))
+    rest = np.zeros(52, np.float32)
+    rest[ARKIT_INDEX["mouthSmileLeft"]] = 0.6
+    played = data.perform(motion, rest, rng)
+    assert abs(played[0, ARKIT_INDEX["mouthSmileLeft"]] - 0.6) < 0.05
+    assert played[0, jaw] < 0.02
+    assert np.corrcoef(played[20:, jaw], motion[20:, jaw])[0, 1] > 0.999
+
+
+def test_codes_come_from_frames_and_a_later_renderer_keeps_the_space(tmp_path):
+    config = get_autoencoder_preset("tiny")
+    rng = np.random.default_rng(0)
+    with VideoShardWriter(tmp_path / "video", config.size_px) as writer:
+        for person in "abc":
+            clips = []
+            for kind, length in (("photo", 1), ("free", 12)):
+                pictures = [encode_picture(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)) for _ in range(length)]
+                motion = rng.uniform(0, 0.3, (length, MOTION_DIM)).astype(np.float32)
+                points, sound = np.zeros((length, 478, 3), np.float32), np.zeros(length * 640, np.int16)
+                clips.append(VideoClip(pictures, points, motion, sound, person, kind))
+            writer.add(clips)
+    features = tmp_path / "features"
+    data.write_debug_codes(features)
+    np.save(features / "motion.npy", np.zeros((150, MOTION_DIM), np.float16))
+    torch.manual_seed(0)
+    network, corpus = Autoencoder(config).eval(), VideoCorpus(tmp_path / "video")
+    about = data.build(network, corpus, features, tmp_path / "first", copies=1, frames_per_clip=12)
+    assert about["frames_read"] == 36
+    wanted = data.read_codes(network, corpus.frames(1, 3, 5))
+    extracted = data.Extracted.load(tmp_path / "first" / "extracted.safetensors")
+    torch.testing.assert_close(extracted.codes[3:5], wanted, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():  # the same codes in another order and sign
+        out = network.encoder.motion.out.weight
+        out.copy_(-out.flip(0))
+    data.build(network, corpus, features, tmp_path / "second", copies=1, frames_per_clip=12, like=tmp_path / "first")
+    before, after = (data.load_space(tmp_path / name) for name in ("first", "second"))
+    normal = after.normal(data.Extracted.load(tmp_path / "second" / "extracted.safetensors").codes)
+    torch.testing.assert_close(normal, before.normal(extracted.codes), atol=2e-3, rtol=1e-2)
+    assert json.loads((tmp_path / "second" / "index.json").read_text())["people"] == 3
