@@ -18,7 +18,7 @@ from loquent.errors import WeightsError
 from loquent.models.ifmdm.code_space import CodeSpace
 from loquent.models.ifmdm.config import MotionConfig
 from loquent.models.ifmdm.sampling import SamplerSettings, WindowedSampler
-from loquent.models.ifmdm.statistics import Statistics, WindowStart, of_controls
+from loquent.models.ifmdm.statistics import Statistics, WindowStart, free, of_controls
 from loquent.models.ifmdm.transformer import MotionDiffusionTransformer
 from loquent.nn.weights import load_exactly
 from loquent.types import MOTION_RATE_HZ, Controls, MotionCodes
@@ -51,14 +51,20 @@ class ImplicitMotionGenerator:
         network: the transformer.
         space: how it sees codes.
         read_portrait: the code of a portrait, (M,).
+        statistics: the motion statistics where no control track says them.
     """
 
     def __init__(
-        self, network: MotionDiffusionTransformer, space: CodeSpace, read_portrait: Callable[[Portrait], Tensor]
+        self,
+        network: MotionDiffusionTransformer,
+        space: CodeSpace,
+        read_portrait: Callable[[Portrait], Tensor],
+        statistics: StatisticsRule = free,
     ) -> None:
         self.network = network.eval()
         self.space = space
         self.read_portrait = read_portrait
+        self.statistics = statistics
 
     @staticmethod
     def from_pretrained(
@@ -81,6 +87,10 @@ class ImplicitMotionGenerator:
         load_exactly(network, state, str(folder / _WEIGHTS))
         return ImplicitMotionGenerator(network.to(device), space, read_portrait)
 
+    def with_statistics(self, statistics: StatisticsRule) -> ImplicitMotionGenerator:
+        """The same with other statistics where no control track says them."""
+        return ImplicitMotionGenerator(self.network, self.space, self.read_portrait, statistics)
+
     def generate(
         self, features: Iterable[SpeechFeatures], portrait: Portrait, controls: Controls
     ) -> Iterator[MotionCodes]:
@@ -99,11 +109,13 @@ class ImplicitMotionGenerator:
         settings = SamplerSettings(
             steps=controls.steps, guidance=controls.guidance if controls.guidance is not None else GUIDANCE, clip=False
         )
+        by_track = of_controls(controls, config.num_frames / MOTION_RATE_HZ)
+        statistics = self.statistics if controls.track is None else by_track
         pieces = WindowedSampler(self.network, settings).sample(
             (self._speech(block).to(device) for block in features),
             portrait=self.space.normal(self.read_portrait(portrait)).to(device),
             draw_noise=lambda: torch.randn(config.num_frames, config.motion_dim, generator=random),
-            statistics=in_normal_units(of_controls(controls, config.num_frames / MOTION_RATE_HZ)),
+            statistics=in_normal_units(statistics),
         )
         for piece in pieces:
             yield MotionCodes(self.space.codes(piece.cpu()).numpy(), SPACE)

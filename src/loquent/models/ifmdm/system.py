@@ -1,0 +1,106 @@
+"""IF-MDM in one piece: its renderer and its motion transformer, as `loquent.systems` hands them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from loquent.errors import ControlsError
+from loquent.models.ifmdm.drawing import PortraitDrawer
+from loquent.models.ifmdm.generate import SPACE, ImplicitMotionGenerator
+from loquent.models.ifmdm.portrait import ImplicitRenderer, read_code
+from loquent.models.ifmdm.statistics import Statistics, get_setting
+from loquent.models.ifmdm.weights import load_autoencoder
+from loquent.options import parse_options
+from loquent.systems import System
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from loquent.models.ifmdm.autoencoder import Autoencoder
+    from loquent.models.ifmdm.statistics import StatisticsRule, WindowStart
+    from loquent.types import Portrait, SpeechEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class IfmdmOptions:
+    """Motion statistics for the whole video; a control track says them for each window instead.
+
+    Raises:
+        ControlsError: an unknown setting, or a deviation below 0.
+    """
+
+    statistics: str = "free"  # a name of `statistics.SETTINGS`
+    motion_mean: float | None = None  # in every dimension, instead of what the setting says
+    motion_std: float | None = None  # 0.06 is that of everyday speech
+
+    def __post_init__(self) -> None:
+        get_setting(self.statistics)
+        if self.motion_std is not None and not 0 < self.motion_std <= 10:
+            raise ControlsError(f"motion_std is {self.motion_std}; choose a number above 0 and up to 10")
+
+    def rule(self) -> StatisticsRule:
+        setting = get_setting(self.statistics)
+
+        def statistics(start: WindowStart) -> Statistics:
+            asked = setting(start)
+            mean = asked.mean if self.motion_mean is None else torch.full_like(asked.mean, self.motion_mean)
+            std = asked.std if self.motion_std is None else torch.full_like(asked.std, self.motion_std)
+            return Statistics(mean, std)
+
+        return statistics
+
+
+@dataclass(frozen=True, eq=False)
+class ImplicitSystem:
+    """The loaded networks.
+
+    Args:
+        renderer: stage 1.
+        generator: stage 2, reading portraits with that renderer.
+        encoder: what the transformer hears.
+        crop_px: side at which the head square is drawn; a renderer with an output stage draws any multiple of its own.
+    """
+
+    renderer: Autoencoder
+    generator: ImplicitMotionGenerator
+    encoder: SpeechEncoder
+    crop_px: int
+
+    @staticmethod
+    def from_pretrained(
+        renderer: Path, motion: Path, encoder: SpeechEncoder, crop_px: int, device: str = "cpu"
+    ) -> ImplicitSystem:
+        """Loads both folders.
+
+        Raises:
+            WeightsError: a file is missing or does not fit.
+        """
+        network = load_autoencoder(renderer, device).to(memory_format=torch.channels_last)
+        generator = ImplicitMotionGenerator.from_pretrained(
+            motion, lambda portrait: read_code(network, portrait), device
+        )
+        return ImplicitSystem(network, generator, encoder, crop_px)
+
+    def as_system(self, name: str, device: str, options: IfmdmOptions | None = None) -> System:
+        """The system under a name, with options of its own."""
+        drawer = PortraitDrawer(self.renderer)
+
+        def make_renderer(portrait: Portrait, size: int | None) -> ImplicitRenderer:
+            return ImplicitRenderer(drawer, self.crop_px, portrait, size, device)
+
+        def configure(values: Mapping[str, Any]) -> System:
+            return self.as_system(name, device, parse_options(IfmdmOptions, values, name))
+
+        return System(
+            name=name,
+            encoder=self.encoder,
+            generator=self.generator if options is None else self.generator.with_statistics(options.rule()),
+            make_renderer=make_renderer,
+            device=device,
+            space=SPACE,
+            configure=configure,
+        )
