@@ -60,6 +60,19 @@ def truncated_timesteps(num_steps: int, num_timesteps: int = 1000) -> list[int]:
     return torch.linspace(-1, num_timesteps - 1, num_steps + 1, dtype=torch.float64).trunc().int().tolist()[1:]
 
 
+def fine_timesteps(num_steps: int, num_timesteps: int = 1000) -> list[int]:
+    """`num_steps` timesteps up to the last one, ever closer towards clean data: N·(i/n)² − 1, cut to integers.
+
+    For data much smaller than the noise, which even steps all but skip.
+
+    Raises:
+        ControlsError: more are asked for than there are, or none.
+    """
+    even = truncated_timesteps(num_steps, num_timesteps)
+    squares = [int(num_timesteps * ((index + 1) / num_steps) ** 2) - 1 for index in range(num_steps)]
+    return [max(index, min(fine, coarse)) for index, (fine, coarse) in enumerate(zip(squares, even, strict=True))]
+
+
 def from_clean(network: Network, schedule: Schedule) -> Denoiser:
     """Reads a network that predicts clean data in [−1, 1]; the noise is what then remains of x."""
 

@@ -9,7 +9,7 @@ Shape letters: T frames, N points (478), C expression weights (52), P pairs of o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Literal
@@ -337,6 +337,12 @@ def fit_face(landmarks: NDArray) -> FaceShape:
         outline_spread=spread_lips(sealed, "outer"),
         lid_spread=lid_spread,
     )
+
+
+def without_expression(shape: FaceShape) -> FaceShape:
+    """The same person in a photo that shows no expression."""
+    rest = np.zeros_like(shape.rest_expression)
+    return replace(shape, rest_expression=rest, rest_residual=np.zeros_like(shape.rest_residual))
 
 
 def _apply(basis: NDArray, weights: NDArray) -> NDArray:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from loquent.diffusion.flow import guide
 from loquent.models.moditalker.landmarks import LIP_CHANNELS, OTHER_CHANNELS, VECTOR_DIM
-from loquent.nn.attention import rotary_table, rotate
+from loquent.nn.attention import attend, rotary_table, rotate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,10 +47,13 @@ class Attention(nn.Module):
         """(B, T, D) and twice (B, M, D) to (B, T, D)."""
         weights, biases = self.in_proj.weight.chunk(3), self.in_proj.bias.chunk(3)
         q, k, v = (
-            F.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            F.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1))
             for x, weight, bias in zip((queries, keys, values), weights, biases, strict=True)
         )
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        if not (self.training and self.dropout):
+            return self.out_proj(attend(q, k, v))
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
@@ -98,7 +101,9 @@ class Memory(NamedTuple):
 class DecoderLayer(nn.Module):
     """Lip and other landmarks side by side, with shared weights; only the lips hear.
 
-    As published there is no feed-forward network, and the layer's input reaches its output through attention alone.
+    As published there is no feed-forward network, and the layer's input reaches its output through attention alone: to
+    the two time tokens and to a landmark token that is the same for all frames, which lets two numbers a head and frame
+    pass. `AtomConfig.full_layers` adds both.
     """
 
     def __init__(self, config: AtomConfig) -> None:
@@ -110,6 +115,11 @@ class DecoderLayer(nn.Module):
         self.film1, self.film2, self.film3 = Film(dim), Film(dim), Film(dim)
         self.out = nn.Linear(dim, 2 * dim)
         self.dropout = nn.Dropout(config.dropout)
+        self.full = config.full_layers
+        if self.full:
+            self.norm4 = nn.LayerNorm(dim)
+            self.linear1 = nn.Linear(dim, config.feedforward_dim)
+            self.linear2 = nn.Linear(config.feedforward_dim, dim)
 
     def forward(self, x: Tensor, condition: Tensor, memory: Memory, landmark_memory: Memory, table: Tensor) -> Tensor:
         """x (B, N, 2D), lips before others, and condition (B, D) to (B, N, 2D)."""
@@ -118,8 +128,13 @@ class DecoderLayer(nn.Module):
         lips, others = both.chunk(2)
         lips = lips + self.film2(condition, self._across(self.norm2(lips), memory, table))
         others = others + self.film2(condition, self._within(self.norm2(others), table))
-        fused = self._across(self.norm3(lips + others), landmark_memory, table)
-        return self.out(fused + self.film3(condition, fused))
+        mixed = lips + others
+        fused = self._across(self.norm3(mixed), landmark_memory, table)
+        if not self.full:
+            return self.out(fused + self.film3(condition, fused))
+        mixed = mixed + self.film3(condition, fused)
+        mixed = mixed + self.dropout(self.linear2(self.dropout(F.gelu(self.linear1(self.norm4(mixed))))))
+        return x + self.out(mixed)
 
     def _within(self, x: Tensor, table: Tensor) -> Tensor:
         turned = turn(x, table)
@@ -229,7 +244,8 @@ class AtomDenoiser(nn.Module):
             (B, N, 204).
         """
         table = self._positions(x.device)
-        hidden = F.mish(self.time_hidden(time_sinusoids(timestep, self.config.hidden_dim)))
+        sinusoids = time_sinusoids(timestep, self.config.hidden_dim)
+        hidden = F.mish(self.time_hidden(sinusoids.to(x.dtype)))
         time_tokens = self.time_tokens(hidden).unflatten(-1, (_NUM_TIME_TOKENS, -1))
         memory = self._memory([conditions.audio, time_tokens, conditions.landmark], table)
         landmark_memory = self._memory([time_tokens, conditions.landmark], table)

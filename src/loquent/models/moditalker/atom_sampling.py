@@ -12,12 +12,12 @@ before cover.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from loquent.diffusion.gaussian import Schedule, last_sample
-from loquent.diffusion.stochastic import cosine_betas, from_clean, stochastic_ddim, truncated_timesteps
+from loquent.diffusion.stochastic import cosine_betas, fine_timesteps, from_clean, stochastic_ddim, truncated_timesteps
 from loquent.diffusion.takes import full_windows, join_takes, keep_known
 from loquent.errors import ControlsError, SpeechError
 from loquent.models.moditalker.atom import guided
@@ -40,6 +40,7 @@ class AtomSettings:
     eta: float = 1.0
     guidance: float = 2.0
     overlap: int = 25  # frames that fade from one window to the next; ours
+    spacing: Literal["even", "fine"] = "even"  # of timesteps; "fine" is ours, for few steps
 
 
 class AtomSampler:
@@ -58,7 +59,8 @@ class AtomSampler:
         self.network = network
         self.settings = settings
         betas = cosine_betas()
-        self._schedule = Schedule.respaced(betas, truncated_timesteps(settings.steps, len(betas)))
+        spaced = truncated_timesteps if settings.spacing == "even" else fine_timesteps
+        self._schedule = Schedule.respaced(betas, spaced(settings.steps, len(betas)))
 
     @torch.no_grad()
     def sample(

@@ -101,8 +101,11 @@ class UNetConfig(SavedConfig):
     condition_dropout: float = (
         0.0  # share of samples trained without conditions; 0, as published: guidance is impossible
     )
+    prediction: str = "noise"  # as the published code has it, or "clean", the latent itself, as the paper writes it
 
     def __post_init__(self) -> None:
+        if self.prediction not in ("noise", "clean"):
+            raise WeightsError(f"prediction is {self.prediction!r}; choose noise or clean")
         if self.dim % 32 or self.dim % self.num_heads:
             raise WeightsError(f"dim is {self.dim}; it must be a multiple of 32 and of num_heads ({self.num_heads})")
         smallest = 2 ** (len(self.multipliers) - 1)
@@ -153,25 +156,27 @@ STARTER_DOTS = replace(
     pool_mlp_dim=192,
     latent_dim=8,
 )
+TINY_AUTOENCODER = AutoencoderConfig(
+    size_px=16,
+    num_frames=4,
+    patch_px=4,
+    channels=16,
+    num_layers=1,
+    num_heads=2,
+    head_dim=8,
+    pool_layers=2,
+    pool_heads=2,
+    pool_head_dim=4,
+    pool_mlp_dim=16,
+    latent_dim=2,
+)
 AUTOENCODER_PRESETS = {
     "published": AUTOENCODER,
     # A fourth of the tokens, so that a clip takes a second on a CPU; eight latent channels keep as many numbers.
     "starter": replace(STARTER_DOTS, guide_channels=12),
     "starter-landmark": STARTER_DOTS,
-    "tiny": AutoencoderConfig(
-        size_px=16,
-        num_frames=4,
-        patch_px=4,
-        channels=16,
-        num_layers=1,
-        num_heads=2,
-        head_dim=8,
-        pool_layers=2,
-        pool_heads=2,
-        pool_head_dim=4,
-        pool_mlp_dim=16,
-        latent_dim=2,
-    ),
+    "tiny": TINY_AUTOENCODER,
+    "tiny-painter": replace(TINY_AUTOENCODER, guide_channels=12, paint_channels=8),
 }
 
 UNET = UNetConfig()
@@ -182,12 +187,13 @@ UNET_PRESETS = {
         UNET,
         latent_dim=8,
         side=16,
-        dim=64,
+        dim=32,
         multipliers=(1, 2, 4),
-        num_blocks=1,
+        num_blocks=2,
         attention_levels=(1, 2),
         num_heads=4,
         condition_dropout=0.1,
+        prediction="clean",
     ),
     "tiny": UNetConfig(
         latent_dim=2,

@@ -1,0 +1,80 @@
+"""MoDiTalker as a system: AToM's motion, drawn by MToV or by the mesh renderer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from loquent.models.moditalker.landmarks import VECTOR_DIM, canonical_of_expression, canonical_of_photo
+from loquent.motion.face_model import fit_face
+from loquent.options import parse_options
+from loquent.systems import System
+from loquent.types import MotionCodes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from loquent.models.moditalker.generate import AtomGenerator
+    from loquent.types import Motion, Portrait, Renderer, SpeechEncoder
+
+LANDMARK_SPACE = "moditalker-landmarks"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoDiTalkerOptions:
+    """What a user may ask of the system beyond `Controls`."""
+
+    renderer: Literal["mesh"] = "mesh"
+
+
+def as_system(
+    name: str,
+    encoder: SpeechEncoder,
+    generator: AtomGenerator,
+    options: MoDiTalkerOptions,
+    device: str = "cpu",
+) -> System:
+    """The system with these options."""
+
+    def configure(values: Mapping[str, Any]) -> System:
+        return as_system(name, encoder, generator, parse_options(MoDiTalkerOptions, values, name), device)
+
+    def make_renderer(portrait: Portrait, size: int | None) -> Renderer[Motion]:
+        from loquent.render.mesh import MeshRenderer
+
+        return MeshRenderer(portrait, size=size)
+
+    return System(
+        name=name,
+        encoder=encoder,
+        generator=generator,
+        make_renderer=make_renderer,
+        device=device,
+        configure=configure,
+    )
+
+
+class LandmarkRenderer:
+    """Lets a renderer of landmark motion draw face parameters. Implements `loquent.types.Renderer`.
+
+    The codes (T, 210) are the 204 numbers of the landmarks' way from the photo's own, in decimetres
+    (`landmarks.to_vector` with scale 1), then rotation and translation of the head as in `types.Motion`.
+    """
+
+    def __init__(self, renderer: Renderer[MotionCodes], portrait: Portrait) -> None:
+        self._renderer = renderer
+        self._shape = fit_face(portrait.face.landmarks)
+        self._photo = canonical_of_photo(self._shape)
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        return self._renderer.size_px
+
+    def render(self, motion: Motion) -> Iterator[NDArray[np.uint8]]:
+        moved = (canonical_of_expression(self._shape, motion.expression) - self._photo).reshape(-1, VECTOR_DIM)
+        codes = np.concatenate([moved, motion.rotation, motion.translation], axis=1).astype(np.float32)
+        yield from self._renderer.render(MotionCodes(codes, LANDMARK_SPACE, motion.rate_hz))
