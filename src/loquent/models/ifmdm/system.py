@@ -79,7 +79,7 @@ class ImplicitSystem:
         Raises:
             WeightsError: a file is missing or does not fit.
         """
-        network = load_autoencoder(renderer, device).to(memory_format=torch.channels_last)
+        network = load_autoencoder(renderer, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         generator = ImplicitMotionGenerator.from_pretrained(
             motion, lambda portrait: read_code(network, portrait), device
         )
