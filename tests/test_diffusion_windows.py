@@ -23,6 +23,15 @@ def test_crossfade_is_the_published_one(recorded):
     torch.testing.assert_close(fused, recorded["output.fuse_out"][0], rtol=1e-4, atol=1e-4)
 
 
+def test_smooth_crossfade_does_not_jerk_where_it_begins():
+    old, new = torch.zeros(16, 1), torch.ones(16, 1)
+    jumps = [
+        torch.diff(torch.cat([old[:2], crossfade(old, new, smooth), new[:2]]), n=2, dim=0).abs().max().item()
+        for smooth in (False, True)
+    ]
+    assert jumps[1] < 0.5 * jumps[0]
+
+
 def test_smoothing_is_the_published_one(recorded):
     smoothed = smooth3(recorded["input.smooth_in"][0], slice(63, 70))
     torch.testing.assert_close(smoothed, recorded["output.smooth_out"][0], rtol=1e-4, atol=1e-4)

@@ -72,6 +72,25 @@ def test_head_motion_is_not_lip_motion():
     assert np.ptp(lips.width) < 1e-4
 
 
+def test_eyes_that_blink_move_no_lips():
+    face = np.random.default_rng(1).normal(0, 50, (478, 3))
+    frames = np.repeat(face[None], 20, 0)
+    corners = [33, 133, 362, 263]
+    frames[5:9, corners, 1] += 4
+    lips = lip_track_from_landmarks(frames.astype(np.float32), RATE_HZ)
+    assert np.ptp(lips.points, axis=0).max() < 1e-6
+    assert np.ptp(lips.width) < 1e-6
+
+
+def test_a_head_that_turns_moves_no_lips():
+    face = np.random.default_rng(1).normal(0, 50, (478, 3))
+    turns = [
+        np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]]) for a in np.linspace(-0.2, 0.2, 20)
+    ]
+    lips = lip_track_from_landmarks(np.array([face @ turn for turn in turns], np.float32), RATE_HZ)
+    assert np.ptp(lips.points, axis=0).max() < 1e-3
+
+
 def test_pool_counts_closures_together(phones):
     good = measure(speak(phones), phones)
     short = make_phones(["sil", "aa", "sil", "iy"], 0.2)

@@ -122,6 +122,7 @@ class SpeechFeatures:
     values: NDArray[np.float32]  # (T, L, C): frames at `rate_hz`, layers of the encoder, channels
     rate_hz: float = MOTION_RATE_HZ
     start_frame: int = 0  # index of the first row in the whole recording
+    silence: NDArray[np.float32] | None = None  # (T, S): probability of silence in S equal parts of each frame
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,9 +37,17 @@ def cut_windows(blocks: Iterable[Tensor], window: int, overlap: int) -> Iterator
         yield torch.cat([held, padding]), len(held)
 
 
-def crossfade(old: Tensor, new: Tensor) -> Tensor:
-    """Blends two takes of the same n frames: old·(1 − i/n) + new·i/n for i = 0…n−1."""
+def crossfade(old: Tensor, new: Tensor, is_smooth: bool = False) -> Tensor:
+    """Blends two takes of the same n frames: old·(1 − w) + new·w, with w = i/n for i = 0…n−1.
+
+    Args:
+        old, new: (n, D).
+        is_smooth: w rises as u²·(3 − 2u) of u = i/n, so that takes that drift apart do not jerk where the fade begins
+            and ends.
+    """
     ramp = (torch.arange(len(old), dtype=old.dtype, device=old.device) / len(old))[:, None]
+    if is_smooth:
+        ramp = ramp * ramp * (3 - 2 * ramp)
     return old * (1 - ramp) + new * ramp
 
 

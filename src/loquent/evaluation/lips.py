@@ -20,7 +20,9 @@ from loquent.face.topology import LEFT_EYE_OUTER, LIPS, RIGHT_EYE_OUTER
 
 # Inner-lip pairs, upper and lower, at the middle of the mouth.
 _GAP_PAIRS = ((82, 87), (13, 14), (312, 317))
-_STABLE = (33, 133, 362, 263, 168, 6, 197, 195, 5)  # eye corners and nose bridge: they move with the skull
+# Nose and cheekbones move with the skull. The corners of the eyes do not for a landmarker: a blink shifts them, and
+# people blink in pauses.
+_SKULL = (234, 454, 93, 323, 227, 447, 137, 366, 116, 345, 123, 352, 168, 6, 197, 195, 5, 4, 1)
 
 CLOSURE_SLACK_S = 0.04  # one motion frame either side of the phone
 CLOSURE_SHARE = 0.2  # "closed" is the lowest fifth of the gap's range
@@ -66,20 +68,39 @@ class LipFigures:
 
 
 def lip_track_from_landmarks(landmarks: NDArray[np.float32], rate_hz: float) -> LipTrack:
-    """Takes head motion out of landmarks (T, 478, 2 or 3) by a similarity on the skull's points, and measures lips."""
-    points = landmarks[..., :2].astype(np.float64)
-    unit = np.linalg.norm(points[:, RIGHT_EYE_OUTER] - points[:, LEFT_EYE_OUTER], axis=-1)
-    gap = np.mean([np.linalg.norm(points[:, a] - points[:, b], axis=-1) for a, b in _GAP_PAIRS], axis=0) / unit
-    width = np.linalg.norm(points[:, 61] - points[:, 291], axis=-1) / unit
-    as_complex = points[..., 0] + 1j * points[..., 1]
-    skull = as_complex[:, _STABLE]
+    """Takes head motion out of landmarks (T, 478, 2 or 3) by a rigid fit of the skull's points, and measures lips."""
+    points = landmarks.astype(np.float64)
+    eyes = points[:, RIGHT_EYE_OUTER, :2] - points[:, LEFT_EYE_OUTER, :2]
+    unit = np.linalg.norm(eyes, axis=-1).mean()
+    skull = points[:, _SKULL]
     centre = skull.mean(1, keepdims=True)
-    reference = skull.mean(0) - skull.mean()
-    spread = (np.abs(skull - centre) ** 2).sum(1, keepdims=True)
-    to_reference = ((skull - centre).conj() * reference).sum(1, keepdims=True) / spread
-    lips = (as_complex[:, list(LIPS)] - centre) * to_reference / unit.mean()
-    stable = np.stack([lips.real, lips.imag], axis=-1)
-    return LipTrack(gap.astype(np.float32), width.astype(np.float32), stable.astype(np.float32), rate_hz)
+    turn, scale = _rigid_fit(skull - centre)
+    scale = scale / scale.mean()  # of lengths in a frame: beside the mean frame's
+    gap = np.mean([np.linalg.norm(points[:, a, :2] - points[:, b, :2], axis=-1) for a, b in _GAP_PAIRS], axis=0)
+    width = np.linalg.norm(points[:, 61, :2] - points[:, 291, :2], axis=-1)
+    lips = (points[:, list(LIPS)] - centre) @ turn * scale[:, None, None]
+    return LipTrack(
+        gap=(gap * scale / unit).astype(np.float32),
+        width=(width * scale / unit).astype(np.float32),
+        points=(lips[..., :2] / unit).astype(np.float32),
+        rate_hz=rate_hz,
+    )
+
+
+def _rigid_fit(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rotations (T, D, D) and scales (T,) that carry centred points (T, N, D) to their mean shape.
+
+    Source: Umeyama 1991. Twice: the mean is first taken over points that still turn.
+    """
+    mean = points.mean(0)
+    for _ in range(2):
+        u, s, vt = np.linalg.svd(points.transpose(0, 2, 1) @ mean)
+        sign = np.ones_like(s)
+        sign[:, -1] = np.linalg.det(u @ vt)  # turned, never mirrored
+        turn = (u * sign[:, None]) @ vt
+        scale = (s * sign).sum(1) / (points**2).sum((1, 2))
+        mean = (points @ turn * scale[:, None, None]).mean(0)
+    return turn, scale
 
 
 def called_for_opening(phones: PhoneTrack, num_frames: int, rate_hz: float) -> NDArray[np.float32]:

@@ -76,7 +76,18 @@ def _frames_before(position: int, ratio: float) -> int:
 
 def _sample(known: NDArray, first: int, frames: NDArray, rate_hz: float, fps: float) -> NDArray[np.float32]:
     """Values at the output frames, from given frames first .. first + len(known) - 1; held beyond the last one."""
-    place = np.clip(frames * (rate_hz / fps) - first, 0, len(known) - 1)
+    return values_at(known, frames * (rate_hz / fps), first)
+
+
+def values_at(known: NDArray, places: NDArray, first: int = 0) -> NDArray[np.float32]:
+    """Values of the monotone cubic of `resample` at any places of the frame axis, (len(places), C).
+
+    Args:
+        known: (T, C), the frames first .. first + T - 1; held beyond them.
+        places: positions in frames, whole or not.
+        first: number of the first known frame.
+    """
+    place = np.clip(places - first, 0, len(known) - 1)
     left = np.minimum(np.floor(place + 1e-9).astype(np.int64), max(len(known) - 2, 0))
     right = np.minimum(left + 1, len(known) - 1)
     u = np.clip(place - left, 0, 1)[:, None]

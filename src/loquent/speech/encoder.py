@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
+from loquent.data.phones import PHONE_INDEX, SILENCE
 from loquent.errors import WeightsError
 from loquent.speech.features import HOP, WINDOW, LogMel, speech_level
 from loquent.types import MOTION_RATE_HZ, SpeechFeatures
@@ -162,7 +163,8 @@ class LogMelEncoder:
             stop = min(num_rows, start + _BLOCK_ROWS)
             output = self._run(speech.samples, level, SUBFRAMES * start, SUBFRAMES * stop)
             rows = output.features()[0].unflatten(0, (-1, SUBFRAMES))
-            yield SpeechFeatures(values=rows.numpy(), start_frame=start)
+            silence = output.phone_logits[0].softmax(-1)[:, PHONE_INDEX[SILENCE]].unflatten(0, (-1, SUBFRAMES))
+            yield SpeechFeatures(values=rows.numpy(), start_frame=start, silence=silence.numpy())
 
     def hear(self, samples: NDArray[np.float32]) -> SpeechOutput:
         """Everything the network hears in (N,) samples, at 100 Hz and with a batch axis of one."""

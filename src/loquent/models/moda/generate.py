@@ -47,7 +47,7 @@ class MotionFlowGenerator:
         self.network = network.eval()
         self.mean = mean
         self.std = std
-        self._sampler = WindowedSampler(network, grid="even")
+        self._sampler = WindowedSampler(network, grid="even", smooth_fades=True)
 
     @staticmethod
     def from_pretrained(folder: Path, device: str = "cpu") -> MotionFlowGenerator:

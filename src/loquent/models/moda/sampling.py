@@ -26,11 +26,17 @@ class WindowedSampler:
 
     Shape letters: N frames of a window, M motion channels, L audio layers, C audio channels, I identity channels,
     E emotion labels with the null label.
+
+    Args:
+        network: the velocity.
+        grid: of the flow's times.
+        smooth_fades: windows fade into each other without a jerk at the fades' ends; the published fade is linear.
     """
 
-    def __init__(self, network: MotionTransformer, grid: TimeGrid = "published") -> None:
+    def __init__(self, network: MotionTransformer, grid: TimeGrid = "published", smooth_fades: bool = False) -> None:
         self.network = network
         self.grid: TimeGrid = grid
+        self.smooth_fades = smooth_fades
         self.smoothed = slice(network.config.smooth_from, network.config.smooth_to)
 
     def sample(
@@ -82,7 +88,8 @@ class WindowedSampler:
             previous = window[stride - 1]
             window = window[:num_real]
             if tail is not None:
-                window = torch.cat([crossfade(tail, window[: config.overlap]), window[config.overlap :]])
+                shared = crossfade(tail, window[: config.overlap], self.smooth_fades)
+                window = torch.cat([shared, window[config.overlap :]])
             if num_real == config.num_frames:
                 yield window[:stride]
                 tail = window[stride:]

@@ -1,0 +1,209 @@
+"""Calm in pauses: lips that move with the sound, a head that rests between phrases.
+
+A flow trained on windows lets lips begin to move some 60 ms before a sound and come to rest some 100 ms after one; in
+pauses of a third of a second nothing of the pause is left. The speech encoder hears where sound ends and begins to
+10 ms. So the generated lips are kept as they are and only shown on another clock: it runs faster through the last
+movements of a phrase and through the first ones of the next, and nearly stands in between. The head's speed is taken
+back while nobody speaks, as people's is (Hadar et al. 1983), and what it has missed is made up for in a second or two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loquent.motion.controls import LIP_CHANNELS
+from loquent.motion.resample import values_at
+from loquent.types import MOTION_RATE_HZ, Motion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from loquent.types import SpeechFeatures
+
+_SILENT = 0.4  # probability above which silence is heard
+_HOLE_S = 0.04  # sounds up to this length do not end a pause
+_SHORTEST_S = 0.16  # shorter silences are closures of stops, or passed through
+_FULL_S = 0.3  # in shorter pauses all times below shrink in proportion
+
+# The clock of the lips. Where sound ends: what was generated up to _SETTLED after is shown by _STILL after. Where it
+# begins: what was generated from _EARLY before is shown from then on; both clocks agree again _CAUGHT_UP after.
+_BEFORE_END_S = 0.10
+_STILL_S, _SETTLED_S = 0.02, 0.15
+_EARLY_S, _CAUGHT_UP_S = 0.10, 0.10
+
+_HEAD_HELD = 0.65  # share of the head's speed that is taken back in a pause
+_HEAD_RAMP_S = 0.12
+_HEAD_RETURN_S = 1.2  # time constant
+_START_S = 0.6  # the head leaves the photo's pose over this time
+_END_S = 0.6  # and comes to rest over this time
+_GAZE_AGAINST_HEAD = 0.85  # share of the head's turn that the eyes make up for, as in the corpus
+
+_HELD_FRAMES = 16  # frames held back: a pause is known _FULL_S after it begins, and the end _END_S before
+
+
+class PauseLayer:
+    """Calms a stream of motion in the pauses of its speech. Features go through `listen`, the motion through `apply`.
+
+    Without the features' silences, only the head's start and end are calmed.
+    """
+
+    def __init__(self) -> None:
+        self._clock = _Clock()
+        self._head = np.zeros(6)  # rotation and translation of the frame before, as generated
+        self._start = np.zeros(6)  # its first pose
+        self._missed = np.zeros(6)  # by how much the shown head is behind
+
+    def listen(self, features: Iterable[SpeechFeatures]) -> Iterator[SpeechFeatures]:
+        """Yields the features as they are, and hears their pauses."""
+        for block in features:
+            if block.silence is not None:
+                self._clock.hear(block.silence.reshape(-1), block.silence.shape[1] * block.rate_hz)
+            yield block
+        self._clock.finish()
+
+    def apply(self, pieces: Iterable[Motion]) -> Iterator[Motion]:
+        """Yields the calmed motion of pieces whose features were listened to; about half a second is held back."""
+        held: Motion | None = None
+        first = done = 0  # numbers of the first held frame and of the next frame to come out
+        for piece in pieces:
+            held = piece if held is None else Motion.concatenate([held, piece])
+            ready = first + len(held) - _HELD_FRAMES
+            if ready > done:
+                yield self._calmed(held, first, done, ready)
+                done = ready
+                drop = max(0, done - _HELD_FRAMES - first)
+                held, first = held[drop:], first + drop
+        if held is not None and first + len(held) > done:
+            yield self._calmed(held, first, done, first + len(held), is_last=True)
+
+    def _calmed(self, held: Motion, first: int, start: int, stop: int, is_last: bool = False) -> Motion:
+        frames = np.arange(start, stop)
+        times_s = frames / MOTION_RATE_HZ
+        motion = held[start - first : stop - first]
+        expression = motion.expression.copy()
+        lips = held.expression[:, LIP_CHANNELS]
+        expression[:, LIP_CHANNELS] = values_at(lips, self._clock.at(times_s) * MOTION_RATE_HZ, first)
+        head = np.concatenate([held.rotation, held.translation], axis=1)
+        shown_at = _eased_end(frames, stop) if is_last else frames
+        moved = self._calm_head(values_at(head, shown_at, first), times_s)
+        gaze = motion.gaze - _GAZE_AGAINST_HEAD * (moved[:, :2] - motion.rotation[:, :2])[:, None]
+        return replace(
+            motion,
+            expression=expression,
+            rotation=moved[:, :3].astype(np.float32),
+            translation=moved[:, 3:].astype(np.float32),
+            gaze=gaze.astype(np.float32),
+        )
+
+    def _calm_head(self, head: NDArray[np.float32], times_s: NDArray) -> NDArray[np.float64]:
+        """Rotation and translation (T, 6), their speed taken back in pauses."""
+        quiet = _HEAD_HELD * self._clock.quiet(times_s)
+        kept = 1 - 1 / (MOTION_RATE_HZ * _HEAD_RETURN_S)
+        shown = np.empty(head.shape)
+        for index, pose in enumerate(head.astype(np.float64)):
+            if times_s[index] == 0:
+                self._head, self._start = pose, pose
+            self._missed = kept * self._missed + quiet[index] * (pose - self._head)
+            self._head = pose
+            shown[index] = pose - self._missed
+        return shown - (1 - _minimum_jerk(times_s / _START_S))[:, None] * self._start
+
+
+class _Clock:
+    """When to show what was generated. Knots of a piecewise linear map from shown to generated time, in seconds."""
+
+    def __init__(self) -> None:
+        self._heard = 0  # parts heard so far
+        self._rate_hz = 100.0
+        self._start: int | None = None  # part in which the silence that is heard began
+        self._stop = 0  # part after the last silent one
+        self._scale = 0.0  # of the pause that is under way; 0: none is yet
+        self._shown_s, self._made_s = [0.0], [0.0]
+        self._pauses_s: list[list[float]] = []  # start, end and scale of each pause
+
+    def hear(self, silence: NDArray[np.float32], rate_hz: float) -> None:
+        """Takes the probability of silence in each further part, `rate_hz` parts a second."""
+        self._rate_hz = rate_hz
+        for is_silent in silence > _SILENT:
+            self._heard += 1
+            if is_silent:
+                self._start = self._heard - 1 if self._start is None else self._start
+                self._stop = self._heard
+                if self._scale == 0 and self._length_s >= _FULL_S:
+                    self._begin(1.0)
+            elif self._start is not None and (self._heard - self._stop) / rate_hz > _HOLE_S:
+                self._end()
+
+    def finish(self) -> None:
+        """Nothing more is heard: a silence that is under way lasts to the end."""
+        if self._start is not None and self._scale == 0 and self._length_s >= _SHORTEST_S:
+            self._begin(self._length_s / _FULL_S)
+
+    def at(self, times_s: NDArray) -> NDArray[np.float64]:
+        """The generated time that is shown at each time."""
+        behind_s = self._shown_s[-1] - self._made_s[-1]
+        beyond = times_s > self._shown_s[-1]
+        return np.where(beyond, times_s - behind_s, np.interp(times_s, self._shown_s, self._made_s))
+
+    def quiet(self, times_s: NDArray) -> NDArray[np.float64]:
+        """(T,), 1 inside pauses, 0 while there is sound. Times are asked for in their order: older pauses are forgotten."""
+        self._pauses_s = [pause for pause in self._pauses_s if pause[1] > times_s[0]]
+        quiet = np.zeros(len(times_s))
+        for start_s, end_s, scale in self._pauses_s:
+            ramp_s = scale * _HEAD_RAMP_S
+            inside = _minimum_jerk((times_s - start_s) / ramp_s) * _minimum_jerk((end_s - times_s) / ramp_s)
+            quiet = np.maximum(quiet, inside)
+        return quiet
+
+    @property
+    def _length_s(self) -> float:
+        return 0.0 if self._start is None else (self._stop - self._start) / self._rate_hz
+
+    def _begin(self, scale: float) -> None:
+        assert self._start is not None
+        start_s = self._start / self._rate_hz
+        if start_s < _HOLE_S:  # the recording begins with it: the lips are at rest
+            knots = [(scale * _EARLY_S, 0.0)]
+        elif start_s - scale * _BEFORE_END_S < self._shown_s[-1]:  # the pause before is not over for the lips
+            return
+        else:
+            knots = [
+                (start_s - scale * _BEFORE_END_S, start_s - scale * _BEFORE_END_S),
+                (start_s + scale * _STILL_S, start_s + scale * _SETTLED_S),
+                (start_s + scale * (_SETTLED_S + _EARLY_S), start_s + scale * _SETTLED_S),
+            ]
+        self._scale = scale
+        self._add(knots)
+        self._pauses_s.append([start_s, np.inf, scale])
+
+    def _end(self) -> None:
+        if self._scale == 0 and self._length_s >= _SHORTEST_S:
+            self._begin(min(1.0, self._length_s / _FULL_S))
+        if self._scale > 0:
+            end_s, scale = self._stop / self._rate_hz, self._scale
+            back_s = end_s + scale * _CAUGHT_UP_S
+            self._add([(end_s, end_s - scale * _EARLY_S), (back_s, back_s)])
+            self._pauses_s[-1][1] = end_s
+        self._start, self._scale = None, 0.0
+
+    def _add(self, knots: list[tuple[float, float]]) -> None:
+        for shown_s, made_s in knots:
+            self._shown_s.append(shown_s)
+            self._made_s.append(made_s)
+
+
+def _eased_end(frames: NDArray, stop: int) -> NDArray[np.float64]:
+    """Frames to show so that movement slows down and stands still at the last one."""
+    length = _END_S * MOTION_RATE_HZ
+    late = np.clip(frames - (stop - 1 - length), 0, length)
+    return frames - late * late / (2 * length)
+
+
+def _minimum_jerk(part: NDArray) -> NDArray[np.float64]:
+    x = np.clip(part, 0, 1)
+    return x**3 * (10 - 15 * x + 6 * x**2)
