@@ -97,6 +97,11 @@ SystemOptions = Annotated[
     typer.Option("--option", metavar="NAME=VALUE", help="An option of this system alone; may be given several times.",
                  rich_help_panel=_RUN, show_default=False),
 ]  # fmt: skip
+RendererOption = Annotated[
+    str | None,
+    typer.Option(help="What draws the face, for a system that leaves the choice, such as moditalker: mesh.",
+                 rich_help_panel=_RUN, show_default=False),
+]  # fmt: skip
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=_RUN)]
 TextOption = Annotated[
     str | None,
@@ -193,6 +198,7 @@ def animate(
     face_model: FaceModelOption = None,
     system: SystemOption = "starter",
     option: SystemOptions = None,
+    renderer: RendererOption = None,
     device: DeviceOption = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the inputs, print the plan, make nothing.", rich_help_panel=_RUN)
@@ -220,7 +226,7 @@ def animate(
         ),
         video=VideoSettings(fps=float(parse_fps(fps)), size=size, quality=quality, preset=preset),
         face=FaceSettings(face=face, backend=face_backend, model=face_model),
-        options=split_options(option or []),
+        options=split_options([*(option or []), *([f"renderer={renderer}"] if renderer else [])]),
     )  # fmt: skip
     if manifest is not None:
         if inputs or text is not None:

@@ -152,6 +152,22 @@ def _build_moda(entry: SystemEntry, device: str) -> System:
     return as_system(PublishedModa.from_pretrained(folder, device), entry.name, device)
 
 
+def _build_moditalker(entry: SystemEntry, device: str) -> System:
+    from loquent.models.moda.generate import MotionFlowGenerator
+    from loquent.models.moditalker.generate import AtomGenerator
+    from loquent.models.moditalker.system import MoDiTalkerOptions, as_system
+    from loquent.speech.encoder import LogMelEncoder
+
+    head = MotionFlowGenerator.from_pretrained(WEIGHTS_DIR / "moda-starter", device)
+    return as_system(
+        entry.name,
+        LogMelEncoder.from_pretrained(WEIGHTS_DIR / "speech-encoder"),
+        AtomGenerator.from_pretrained(entry.weights, head, device),
+        MoDiTalkerOptions(),
+        device,
+    )
+
+
 SYSTEMS = {
     "starter": SystemEntry(
         name="starter",
@@ -165,5 +181,11 @@ SYSTEMS = {
         weights=Path("systems/moda"),
         build=_build_moda,
         released=True,
+    ),
+    "moditalker": SystemEntry(
+        name="moditalker",
+        title="MoDiTalker at starter size: AToM's landmark diffusion, fitted to the face and drawn by the mesh renderer",
+        weights=WEIGHTS_DIR / "moditalker-atom",
+        build=_build_moditalker,
     ),
 }
