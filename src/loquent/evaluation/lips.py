@@ -92,15 +92,15 @@ def _rigid_fit(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
 
     Source: Umeyama 1991. Twice: the mean is first taken over points that still turn.
     """
-    mean = points.mean(0)
-    for _ in range(2):
-        u, s, vt = np.linalg.svd(points.transpose(0, 2, 1) @ mean)
-        sign = np.ones_like(s)
-        sign[:, -1] = np.linalg.det(u @ vt)  # turned, never mirrored
-        turn = (u * sign[:, None]) @ vt
-        scale = (s * sign).sum(1) / (points**2).sum((1, 2))
-        mean = (points @ turn * scale[:, None, None]).mean(0)
-    return turn, scale
+    turn, scale = _fit_to(points, points.mean(0))
+    return _fit_to(points, (points @ turn * scale[:, None, None]).mean(0))
+
+
+def _fit_to(points: NDArray[np.float64], shape: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    u, s, vt = np.linalg.svd(points.transpose(0, 2, 1) @ shape)
+    sign = np.ones_like(s)
+    sign[:, -1] = np.linalg.det(u @ vt)  # turned, never mirrored
+    return (u * sign[:, None]) @ vt, (s * sign).sum(1) / (points**2).sum((1, 2))
 
 
 def called_for_opening(phones: PhoneTrack, num_frames: int, rate_hz: float) -> NDArray[np.float32]:
