@@ -5,9 +5,14 @@ Shape letters: B batch, C channels, H x W pixels.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PYRAMID_SHRINKS = (1, 2, 4, 8)  # published levels of the perceptual term
 
@@ -45,3 +50,8 @@ def slope_difference(real: Tensor, made: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean difference of neighbouring pixels' steps, (B, C, H, W) and weights (B, 1, H, W)."""
     away = made - real
     return (weights[..., 1:] * away.diff(dim=3).abs()).mean() + (weights[:, :, 1:] * away.diff(dim=2).abs()).mean()
+
+
+def total(terms: Iterable[Tensor]) -> Tensor:
+    """Sum of scalars, in full precision."""
+    return torch.stack([term.float() for term in terms]).sum()

@@ -55,7 +55,7 @@ def make_optimizer(weights: Iterable[nn.Parameter], settings: OptimizerSettings)
     ]
     if settings.optimizer == "adan":
         first, second, third = settings.betas
-        return Adan(groups, lr=settings.learning_rate, betas=(first, second, third))
+        return Adan(groups, lr=settings.learning_rate, betas=(first, second, third))  # type: ignore[arg-type]
     first, second = settings.betas
     if settings.optimizer == "adam":
         return torch.optim.Adam(weights, lr=settings.learning_rate, betas=(first, second), foreach=True)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 RECIPES = {
     "moda-motion": ("loquent.training.moda_motion:RECIPE", "MoDA's motion generator"),
     "moda-renderer": ("loquent.training.moda_renderer:RECIPE", "MoDA's warping renderer"),
+    "ifmdm-autoencoder": ("loquent.training.ifmdm_autoencoder:RECIPE", "IF-MDM's renderer"),
     "ifmdm-motion": ("loquent.training.ifmdm_motion:RECIPE", "IF-MDM's motion transformer"),
     "moditalker-atom": ("loquent.training.moditalker_atom:RECIPE", "MoDiTalker's AToM, speech to landmarks"),
 }
