@@ -79,11 +79,16 @@ class MotionFlowGenerator:
         The network's motion, calmed in pauses (`loquent.models.moda.pauses`), with its blinks drawn as events
         (`loquent.models.moda.blinks`). The same seed, features and controls give the same motion.
         """
+        pauses = PauseLayer()
+        blinks = BlinkLayer(controls, np.random.default_rng(controls.seed))
+        return blinks.apply(pauses.apply(self.sample(pauses.listen(features), controls)))
+
+    def sample(self, features: Iterable[SpeechFeatures], controls: Controls) -> Iterator[Motion]:
+        """Yields the network's motion as it is."""
         config = self.network.config
         random = torch.Generator().manual_seed(controls.seed)
-        pauses = PauseLayer()
         pieces = self._sampler.sample(
-            (torch.from_numpy(block.values) for block in pauses.listen(features)),
+            (torch.from_numpy(block.values) for block in features),
             previous=-self.mean / self.std.clamp(min=1e-6) * (self.std > 0),  # at rest before the first frame
             emotion=emotion_curve(controls, config.num_emotions),
             identity=draw_style(config.identity_dim, random),
@@ -91,8 +96,7 @@ class MotionFlowGenerator:
             steps=controls.steps,
             guidance=GUIDANCE if controls.guidance is None else controls.guidance,
         )
-        blinks = BlinkLayer(controls, np.random.default_rng(controls.seed))
-        return blinks.apply(pauses.apply(self._to_motion(piece) for piece in pieces))
+        return (self._to_motion(piece) for piece in pieces)
 
     def _to_motion(self, normalised: Tensor) -> Motion:
         vector = (normalised * self.std + self.mean).numpy()

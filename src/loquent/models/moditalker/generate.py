@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from loquent.errors import WeightsError
 from loquent.models.moda.blinks import BlinkLayer
+from loquent.models.moda.pauses import PauseLayer
 from loquent.models.moditalker.atom import AtomDenoiser
 from loquent.models.moditalker.atom_sampling import AtomSampler, AtomSettings
 from loquent.models.moditalker.config import AtomConfig
@@ -73,12 +74,12 @@ class AtomGenerator:
         """
         if controls.emotion != "neutral":
             logger.warning("AToM knows no emotions: %r changes only how the head moves", controls.emotion)
-        for_face, for_head = itertools.tee(features)
-        still = replace(controls, steps=min(controls.steps, HEAD_STEPS), guidance=1.0)
-        moved = self.head.generate(for_head, portrait, still)
+        pauses = PauseLayer()
+        for_face, for_head = itertools.tee(pauses.listen(features))
+        heads = self.head.sample(for_head, replace(controls, steps=min(controls.steps, HEAD_STEPS), guidance=1.0))
         faces = self._faces(for_face, portrait, controls)
         blinks = BlinkLayer(controls, np.random.default_rng(controls.seed))
-        return blinks.apply(_on_heads(faces, moved))
+        return blinks.apply(pauses.apply(_on_heads(faces, heads)))
 
     def _faces(
         self, features: Iterable[SpeechFeatures], portrait: Portrait, controls: Controls
