@@ -1,47 +1,70 @@
-"""Trains MToV's autoencoder of pictures: `loquent train moditalker-autoencoder`."""
+"""Trains MToV's autoencoders: the recipes `moditalker-autoencoder`, then `moditalker-landmark-autoencoder`.
+
+The second is for dot pictures. It begins with the weights of the first and keeps its decoder, as published.
+"""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from loquent.errors import WeightsError
 from loquent.models.moditalker import TriplaneAutoencoder
+from loquent.models.moditalker.autoencoder import freeze_decoder
 from loquent.models.moditalker.config import AUTOENCODER_PRESETS, AutoencoderConfig
 from loquent.models.moditalker.painter import Guide
 from loquent.training.image_losses import slope_difference
 from loquent.training.loop import TrainSettings, train
-from loquent.training.moditalker_losses import autoencoder_losses
-from loquent.training.moditalker_video_data import NetworkView, Windows
+from loquent.training.moditalker_losses import PIXEL_WEIGHT, autoencoder_losses
+from loquent.training.moditalker_video_data import (
+    NUM_FRAMES,
+    STORED_PX,
+    NetworkView,
+    StoredWindow,
+    Windows,
+    write_windows,
+)
+from loquent.training.recipes import Recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
 
-logger = logging.getLogger(__name__)
+    from loquent.nn.config import SavedConfig
 
 COLOUR_WEIGHT = (
     0.25  # of the painter's own colour, everywhere near mouth and eyes, so that it is learnt before it is used
 )
 SLOPE_WEIGHT = 1.0
-LATENT_NOISE = 0.1  # deviation of what is added to latents, so that the decoder bears the denoiser's errors
+LATENT_NOISE = 0.03  # deviation of what is added to latents, so that the decoder bears the denoiser's errors
 LATENT_EDGE = 0.7  # latents beyond it are held back, or they stick at -1 and 1, where nothing is learnt
 OPENING_WEIGHT = 5.0  # of pixels that neither layer's skin covers, in addition to 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderRecipe:
-    """What is trained, and how."""
+    """Configuration of the recipe `moditalker-autoencoder`."""
 
     network: AutoencoderConfig
     train: TrainSettings
     batch_size: int = 1
     painted_frames: int = 4  # of a window, on which the loss of a painter is taken; the published loss takes all
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandmarkRecipe:
+    """Configuration of the recipe `moditalker-landmark-autoencoder`."""
+
+    network: AutoencoderConfig
+    train: TrainSettings
+    batch_size: int = 1
+    dot_weight: float = 0.0  # of white pixels in the loss, in addition to 1; 0 is published
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +88,7 @@ class ClipBatches:
         config, seed = self._recipe.network, self._recipe.train.seed
         rng = np.random.default_rng((seed, number))
         chosen = rng.integers(len(self._windows), size=self._recipe.batch_size)
-        views = [NetworkView(self._windows[int(index)], config.size_px) for index in chosen]
+        views = [NetworkView(self._windows[int(index)], config) for index in chosen]
         clip = torch.stack([view.clip() for view in views])
         if not config.guide_channels:
             return ClipBatch(clip)
@@ -108,8 +131,8 @@ def painter_loss(network: TriplaneAutoencoder, batch: ClipBatch, random: torch.G
     return {"loss": whole, **terms, "own": (weights * paint.shares[:, 3:].float()).mean().detach()}
 
 
-def run(recipe: AutoencoderRecipe, data: Path, output: Path, device: str = "cpu") -> nn.Module:
-    """Trains; weights are written to `output` at every checkpoint."""
+def train_pictures(recipe: AutoencoderRecipe, data: Path, output: Path, device: str = "cpu") -> nn.Module:
+    """Trains on windows; the averaged weights are written to `output`/weights at every save."""
     torch.manual_seed(recipe.train.seed)
     network = TriplaneAutoencoder(recipe.network)
     for layer in network.to_latent.values():
@@ -122,7 +145,92 @@ def run(recipe: AutoencoderRecipe, data: Path, output: Path, device: str = "cpu"
     return train(network, loss, ClipBatches(data, recipe), recipe.train, output, save, device=device)
 
 
-def save_network(network: nn.Module, config: AutoencoderConfig, folder: Path) -> None:
+class DotBatches:
+    """Batches of dot pictures by number."""
+
+    def __init__(self, folder: Path, recipe: LandmarkRecipe) -> None:
+        self._windows = Windows(folder)
+        self._recipe = recipe
+
+    def __call__(self, number: int) -> Tensor:
+        config, rng = self._recipe.network, np.random.default_rng((self._recipe.train.seed, number))
+        chosen = rng.integers(len(self._windows), size=self._recipe.batch_size)
+        return torch.stack([NetworkView(self._windows[int(index)], config).dots() for index in chosen])
+
+
+def dots_loss(dot_weight: float) -> Callable[[TriplaneAutoencoder, Tensor, torch.Generator], dict[str, Tensor]]:
+    """The published loss; pixels of dots, a thirtieth of all, may count more."""
+
+    def loss(network: TriplaneAutoencoder, dots: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        made = network(dots.to(network.patch_in.weight)).float()
+        weights = 1 + dot_weight * (dots + 1) / 2
+        reconstruction = PIXEL_WEIGHT * (weights * (made - dots).abs()).mean() / weights.mean()
+        return {"loss": reconstruction}
+
+    return loss
+
+
+def train_dots(recipe: LandmarkRecipe, data: Path, output: Path, device: str = "cpu") -> nn.Module:
+    """Trains on windows, from the weights in `data`/pictures; those of dots are written to `output`/weights."""
+    torch.manual_seed(recipe.train.seed)
+    network = TriplaneAutoencoder(recipe.network)
+    take_over(network, load_file(data / "pictures" / "model.safetensors"))
+    freeze_decoder(network)
+
+    def save(average: nn.Module, step: int) -> None:
+        save_network(average, recipe.network, output / "weights")
+
+    return train(network, dots_loss(recipe.dot_weight), DotBatches(data, recipe), recipe.train, output, save, device=device)
+
+
+def take_over(network: TriplaneAutoencoder, pictures: Mapping[str, Tensor]) -> None:
+    """Copies the weights of the autoencoder of pictures into that of dot pictures; a painter has none of its last stage.
+
+    Raises:
+        WeightsError: the weights are of an autoencoder of another size.
+    """
+    own = network.state_dict()
+    for name, value in own.items():
+        if name in pictures and pictures[name].shape == value.shape:
+            own[name] = pictures[name].float()
+        elif not name.startswith("patch_out."):
+            raise WeightsError(f"the autoencoder of pictures has another {name}; use two configurations of one size")
+    network.load_state_dict(own)
+
+
+def write_debug_windows(folder: Path) -> None:
+    """A few windows of a dark spot that moves under a line of landmarks."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:STORED_PX, :STORED_PX]
+    windows = []
+    for _ in range(3):
+        x, y = (np.cumsum(rng.normal(0, 2, NUM_FRAMES)) + STORED_PX / 2 for _ in range(2))
+        spot = np.hypot(columns - x[:, None, None], rows - y[:, None, None]) < 30
+        picture = np.where(rng.random() * 255 + columns[..., None] * [1.0, 0.5, 0] > 150, 220, 120).astype(np.uint8)
+        frames = np.where(spot[..., None], 20, picture).astype(np.uint8)
+        layers = np.broadcast_to(picture, frames.shape)
+        skin = np.where(spot, 0, 255).astype(np.uint8)[..., None]
+        offsets = np.stack([np.linspace(-30, 30, 68), np.zeros(68)], -1)
+        windows.append(
+            StoredWindow(
+                frames=frames,
+                guide=np.concatenate([layers, layers, skin, layers, skin, np.full_like(skin, 255)], -1),
+                landmarks=((np.stack([x, y], -1)[:, None] + offsets) / STORED_PX).astype(np.float32),
+                portrait=picture,
+            )
+        )
+    write_windows(folder, windows)
+
+
+def write_debug_dots(folder: Path) -> None:
+    """Windows, and weights of an autoencoder of pictures to begin with."""
+    write_debug_windows(folder)
+    torch.manual_seed(0)
+    config = AUTOENCODER_PRESETS["tiny-painter"]
+    save_network(TriplaneAutoencoder(config), config, folder / "pictures")
+
+
+def save_network(network: nn.Module, config: SavedConfig, folder: Path) -> None:
     """Writes config.json and model.safetensors, in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
     config.save(folder / "config.json")
@@ -131,11 +239,54 @@ def save_network(network: nn.Module, config: AutoencoderConfig, folder: Path) ->
     )
 
 
-STARTER = AutoencoderRecipe(
-    network=AUTOENCODER_PRESETS["starter"],
-    batch_size=2,
-    train=TrainSettings(
-        steps=1600, learning_rate=1e-3, warmup_steps=60, decay_share=0.35, betas=(0.9, 0.98), ema_decay=0.995,
-        bfloat16=True, save_every=100, log_every=20,
-    ),
+
+_WINDOWS = "windows made by `python -m loquent.training.moditalker_video_data`"
+_DEBUG = TrainSettings(steps=24, learning_rate=5e-3, warmup_steps=2, save_every=12, log_every=6)
+
+RECIPE = Recipe(
+    presets={
+        "starter": AutoencoderRecipe(
+            network=AUTOENCODER_PRESETS["starter"],
+            batch_size=2,
+            train=TrainSettings(
+                steps=1600, learning_rate=2e-3, warmup_steps=60, decay_share=0.35, ema_decay=0.995, bfloat16=True,
+                save_every=100, log_every=20,
+            ),
+        ),
+        "published": AutoencoderRecipe(
+            network=AUTOENCODER_PRESETS["published"],
+            train=TrainSettings(
+                steps=1_000_000, learning_rate=1e-4, decay_share=0.0, betas=(0.5, 0.9), batches_per_step=3,
+                autocast=True, save_every=2000,
+            ),
+        ),
+        "debug": AutoencoderRecipe(network=AUTOENCODER_PRESETS["tiny-painter"], train=_DEBUG, painted_frames=2),
+    },
+    run=train_pictures,
+    data=_WINDOWS,
+    write_debug_data=write_debug_windows,
+)  # fmt: skip
+
+LANDMARK_RECIPE = Recipe(
+    presets={
+        "starter": LandmarkRecipe(
+            network=AUTOENCODER_PRESETS["starter-landmark"],
+            dot_weight=8.0,
+            train=TrainSettings(
+                steps=800, learning_rate=1e-3, warmup_steps=40, decay_share=0.4, ema_decay=0.99, bfloat16=True,
+                save_every=100, log_every=20,
+            ),
+        ),
+        "published": LandmarkRecipe(
+            network=AUTOENCODER_PRESETS["published"],
+            train=TrainSettings(
+                steps=1_000_000, learning_rate=1e-4, decay_share=0.0, betas=(0.5, 0.9), batches_per_step=3,
+                autocast=True, save_every=2000,
+            ),
+        ),
+        "debug": LandmarkRecipe(network=AUTOENCODER_PRESETS["tiny"], train=_DEBUG, dot_weight=8.0),
+    },
+    run=train_dots,
+    data=f"{_WINDOWS}, with the weights of the autoencoder of pictures in the folder `pictures`",
+    write_debug_data=write_debug_dots,
 )  # fmt: skip

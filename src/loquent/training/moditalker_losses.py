@@ -63,6 +63,11 @@ def latent_noise_loss(predict: Predict, schedule: Schedule, latent: Tensor, nois
     return F.mse_loss(predict(add_noise(schedule, latent, noise, step), step), noise)
 
 
+def latent_clean_loss(predict: Predict, schedule: Schedule, latent: Tensor, noise: Tensor, step: Tensor) -> Tensor:
+    """Mean squared error of the latent predicted from a noisy one, as the paper writes the loss."""
+    return F.mse_loss(predict(add_noise(schedule, latent, noise, step), step), latent)
+
+
 @dataclass(frozen=True, eq=False)
 class Discriminators:
     """Of single frames and of clips."""

@@ -26,7 +26,7 @@ from loquent.data.video import People, enlarge, free_motion
 from loquent.errors import LoquentError
 from loquent.face.crop import HEAD_MARGIN
 from loquent.models.moditalker import landmarks as space
-from loquent.models.moditalker.moved_photo import GUIDE_CHANNELS, MovedPhoto, crop_guide, cut_crop
+from loquent.models.moditalker.moved_photo import GUIDE_CHANNELS, MovedPhoto, crop_guide, cut_crop, to_crop
 from loquent.models.moditalker.pictures import dots_to_clip, draw_dots, hide_lower_face, to_clip
 from loquent.motion.controls import apply_controls
 from loquent.render.mesh import MeshRenderer
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from loquent.data.video import Sitter
+    from loquent.models.moditalker.config import AutoencoderConfig
 
 logger = logging.getLogger(__name__)
 
@@ -56,14 +57,22 @@ class StoredWindow:
     landmarks: NDArray[np.float32]  # (T, 68, 2), in pixels of a crop of side 1
     portrait: NDArray[np.uint8]  # (S, S, 3)
 
+    def mirrored(self) -> StoredWindow:
+        """The window seen in a mirror."""
+        points = self.landmarks[:, list(space.MIRRORED)]
+        points[..., 0] = 1 - 1 / STORED_PX - points[..., 0]
+        pictures = (np.flip(value, -2) for value in (self.frames, self.guide, self.portrait))
+        frames, guide, portrait = (np.ascontiguousarray(value) for value in pictures)
+        return StoredWindow(frames, guide, points, portrait)
+
 
 def make_windows(sitter: Sitter, corpus: Corpus, rng: np.random.Generator) -> Iterator[StoredWindow]:
     """Windows of one person, speaking and moving at will."""
     portrait = enlarge(sitter, 256, HEAD_MARGIN)
     renderer = MeshRenderer(portrait)
     photo = MovedPhoto(portrait.photo.pixels, portrait.face.landmarks)
-    to_crop = photo.crop_to_photo(STORED_PX)
-    still = cut_crop(photo.pixels, to_crop, STORED_PX)
+    crop_to_photo = photo.crop_to_photo(STORED_PX)
+    still = cut_crop(photo.pixels, crop_to_photo, STORED_PX)
     for index in range(_SPEECH_WINDOWS + _FREE_WINDOWS):
         if index < _SPEECH_WINDOWS:
             motion = _speech_motion(corpus, portrait.rest_expression, rng)
@@ -74,16 +83,11 @@ def make_windows(sitter: Sitter, corpus: Corpus, rng: np.random.Generator) -> It
         moved = photo.draw(canonical, motion.rotation, motion.translation)
         points = photo.landmarks_px(canonical, motion.rotation, motion.translation)
         yield StoredWindow(
-            frames=np.stack([cut_crop(frame, to_crop, STORED_PX) for frame in renderer.render(motion)]),
-            guide=np.stack([crop_guide(layers, photo.face_box, to_crop, STORED_PX) for layers in moved]),
-            landmarks=to_crop_px(points, to_crop) / STORED_PX,
+            frames=np.stack([cut_crop(frame, crop_to_photo, STORED_PX) for frame in renderer.render(motion)]),
+            guide=np.stack([crop_guide(layers, photo.face_box, crop_to_photo, STORED_PX) for layers in moved]),
+            landmarks=to_crop(points, crop_to_photo) / STORED_PX,
             portrait=still,
         )
-
-
-def to_crop_px(points: NDArray, crop_to_photo: NDArray) -> NDArray[np.float32]:
-    """Points (..., 2) in photo pixels as pixels of the crop."""
-    return ((points - crop_to_photo[:, 2]) @ np.linalg.inv(crop_to_photo[:, :2]).T).astype(np.float32)
 
 
 def _speech_motion(corpus: Corpus, rest_expression: NDArray, rng: np.random.Generator) -> Motion:
@@ -131,43 +135,55 @@ def _open(folder: Path, name: str, room: int, mode: str) -> np.memmap:
 
 
 class NetworkView:
-    """A stored window as the networks read it, R pixels a side."""
+    """A stored window as networks of one configuration read it."""
 
-    def __init__(self, stored: StoredWindow, size_px: int) -> None:
-        self._stored, self._size_px = stored, size_px
+    def __init__(self, stored: StoredWindow, config: AutoencoderConfig) -> None:
+        frames = slice(config.num_frames)
+        self._frames, self._guide = stored.frames[frames], stored.guide[frames]
+        self._portrait = stored.portrait
+        self._size_px = config.size_px
+        self._points = stored.landmarks[frames] * config.size_px
 
     def clip(self) -> Tensor:
         """Frames, (3, T, R, R) in [−1, 1]."""
-        return to_clip(_enlarged(self._stored.frames, self._size_px))
+        return to_clip(_enlarged(self._frames, self._size_px))
 
-    def guide(self, frames: list[int] | None = None) -> Tensor:
-        """The moved photo in some frames, or all, (GUIDE_CHANNELS, T, R, R) in [−1, 1]."""
-        chosen = self._stored.guide if frames is None else self._stored.guide[frames]
-        return to_clip(_enlarged(chosen, self._size_px))
+    def guide(self, frames: list[int]) -> Tensor:
+        """The moved photo in some frames, (GUIDE_CHANNELS, F, R, R) in [−1, 1]."""
+        return to_clip(_enlarged(self._guide[frames], self._size_px))
 
     def halved_guide(self) -> Tensor:
         """The moved photo at half the size, (GUIDE_CHANNELS, T, R / 2, R / 2)."""
-        return to_clip(_enlarged(self._stored.guide, self._size_px // 2))
+        return to_clip(_enlarged(self._guide, self._size_px // 2))
 
     def dots(self) -> Tensor:
         """Dot pictures, (3, T, R, R) of −1 and 1."""
-        return dots_to_clip(draw_dots(self._stored.landmarks * self._size_px, self._size_px, self._size_px))
+        return dots_to_clip(draw_dots(self._points, self._size_px, self._size_px))
 
     def pose(self) -> Tensor:
         """The moved photo with its lower face hidden, (3, T, R, R)."""
-        base = _enlarged(self._stored.guide[..., :3], self._size_px).float()
-        return to_clip(hide_lower_face(base, self._stored.landmarks * self._size_px))
+        base = _enlarged(self._guide[..., :3], self._size_px).float()
+        return to_clip(hide_lower_face(base, self._points))
 
     def portrait(self) -> Tensor:
         """The portrait, held still, (3, T, R, R)."""
-        still = to_clip(_enlarged(self._stored.portrait[None], self._size_px))
-        return still.expand(-1, len(self._stored.frames), -1, -1)
+        still = to_clip(_enlarged(self._portrait[None], self._size_px))
+        return still.expand(-1, len(self._frames), -1, -1)
 
 
 def _enlarged(pictures: NDArray[np.uint8], size_px: int) -> Tensor:
     """(T, S, S, C) to (T, C, R, R), uint8."""
     large = np.stack([cv2.resize(picture, (size_px, size_px), interpolation=cv2.INTER_LINEAR) for picture in pictures])
     return torch.from_numpy(large).permute(0, 3, 1, 2)
+
+
+def write_windows(out: Path, windows: list[StoredWindow]) -> None:
+    """Writes windows that are all there."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in _ARRAYS:
+        _open(out, name, len(windows), "w+")[:] = np.stack([getattr(window, name) for window in windows])
+    (out / "room.json").write_text(str(len(windows)))
+    (out / "count").write_text(str(len(windows)))
 
 
 def build(people: People, corpus: Corpus, out: Path, seed: int) -> None:

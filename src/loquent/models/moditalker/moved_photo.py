@@ -195,3 +195,8 @@ def cut_crop(
         crop_to_picture[:, 2] += 0.5 * scale - 0.5  # pixel centres at integers in both
         picture = small
     return np.asarray(cv2.warpAffine(picture, crop_to_picture, (size, size), flags=flags, borderMode=border), np.uint8)
+
+
+def to_crop(points: NDArray, crop_to_photo: NDArray) -> NDArray[np.float32]:
+    """Points (..., 2) in photo pixels as pixels of the crop."""
+    return ((points - crop_to_photo[:, 2]) @ np.linalg.inv(crop_to_photo[:, :2]).T).astype(np.float32)

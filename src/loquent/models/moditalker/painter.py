@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from loquent.models.moditalker.config import AutoencoderConfig
 
-_PRIOR = 2.0  # by which the side of an opening that a layer's skin belongs to speaks for the layer at the start
+_PRIOR = 3.0  # by which the guide's sides of openings speak for each layer at the start of training
 
 
 class Guide(NamedTuple):
@@ -63,6 +63,7 @@ class Painter(nn.Module):
         self.tokens_in = nn.ConvTranspose2d(config.channels, width, half_patch, half_patch)
         self.guide_in = nn.Conv2d(4 * config.guide_channels, width, 3, padding=1)
         self.middle = nn.Conv2d(width, width, 3, padding=1)
+        self.wide = nn.Conv2d(width, width, 3, padding=4, dilation=4)  # sees how far the edges of an opening are
         self.out = nn.Conv2d(width, 4 * 7, 3, padding=1)
 
     def forward(self, tokens: Tensor, guide: Tensor) -> Tensor:
@@ -76,8 +77,10 @@ class Painter(nn.Module):
         h = self.tokens_in(tokens.flatten(0, 1).movedim(-1, 1)) + self.guide_in(F.pixel_unshuffle(guide, 2))
         h = F.silu(h)
         h = F.silu(h + self.middle(h))
+        h = F.silu(h + self.wide(h))
         logits, colour = F.pixel_shuffle(self.out(h), 2).split([4, 3], dim=1)
         parts = Guide.of(guide)
-        none = torch.zeros_like(parts.near)
-        logits = logits + _PRIOR * torch.cat([none, parts.is_upper, parts.is_lower, none], dim=1)
+        open_ = -(parts.is_upper + parts.is_lower) / 2
+        none = torch.zeros_like(open_)
+        logits = logits + _PRIOR * torch.cat([none, parts.is_upper, parts.is_lower, open_], dim=1)
         return Paint(logits.softmax(1), torch.tanh(colour))

@@ -1,0 +1,246 @@
+"""Draws a portrait from landmark motion with MToV's starter weights; see `loquent.types.Renderer`.
+
+Windows of 16 frames are sampled one after the other. The frames before a window's new ones are shown to it again, every
+window starts from the same noise, and what a window paints differently in the last frame already drawn is taken off its
+next frames, less and less, so that nothing jumps at a window's border.
+
+Shape letters: T frames of a piece, N frames of a window, R side of the network's crop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from loquent.errors import MotionError
+from loquent.models.moditalker import landmarks as space
+from loquent.models.moditalker.autoencoder import TriplaneAutoencoder, halved
+from loquent.models.moditalker.config import AutoencoderConfig, UNetConfig
+from loquent.models.moditalker.moved_photo import MovedPhoto, crop_guide, cut_crop, to_crop
+from loquent.models.moditalker.painter import Paint
+from loquent.models.moditalker.pictures import dots_to_clip, draw_dots, hide_lower_face, to_clip
+from loquent.models.moditalker.unet import LatentUNet
+from loquent.models.moditalker.video_sampling import (
+    Conditions,
+    LatentSampler,
+    VideoSettings,
+    check_planes,
+    encode_frames,
+    guided,
+)
+from loquent.nn.weights import load_exactly
+from loquent.render.person import scaled_photo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from loquent.models.moditalker.moved_photo import Layers
+    from loquent.types import MotionCodes, Portrait
+
+MOTION_SPACE = "moditalker-landmarks"
+# Columns of the space: canonical displacement of the 68 landmarks from the photo's, in decimetres, x y z of landmark 0
+# first; head rotation and translation as in `types.Motion`.
+MOTION_DIM = space.VECTOR_DIM + 6
+
+FAST = VideoSettings(steps=4, solver="dpm-solver")
+_FADE_FRAMES = 6  # over which a window comes to its own after the frames before it
+
+
+@dataclass(frozen=True, eq=False)
+class VideoNetworks:
+    """MToV's three networks.
+
+    Raises:
+        WeightsError: they do not belong together.
+    """
+
+    pictures: TriplaneAutoencoder
+    dots: TriplaneAutoencoder
+    denoiser: LatentUNet
+
+    def __post_init__(self) -> None:
+        check_planes(self.pictures, self.dots, self.denoiser)
+
+    @staticmethod
+    def from_pretrained(folder: Path, device: str = "cpu") -> VideoNetworks:
+        """Reads the folders `pictures`, `dots` and `denoiser`, each with config.json and model.safetensors.
+
+        Raises:
+            WeightsError: a file is missing or does not fit.
+        """
+        autoencoders = [
+            _load(TriplaneAutoencoder(AutoencoderConfig.load(folder / name / "config.json")), folder / name)
+            for name in ("pictures", "dots")
+        ]
+        denoiser = _load(LatentUNet(UNetConfig.load(folder / "denoiser" / "config.json")), folder / "denoiser")
+        networks = [network.to(device).eval().requires_grad_(False) for network in (*autoencoders, denoiser)]
+        return VideoNetworks(*networks)  # type: ignore[arg-type]
+
+
+def _load(network: torch.nn.Module, folder: Path) -> torch.nn.Module:
+    path = folder / "model.safetensors"
+    load_exactly(network, {name: value.float() for name, value in load_file(path).items()}, str(path))
+    return network
+
+
+class Seen(NamedTuple):
+    """What the networks are shown of one frame, (C, R, R) each."""
+
+    guide: Tensor
+    dots: Tensor
+    pose: Tensor
+
+
+class VideoRenderer:
+    """Draws one portrait as landmarks say. Pieces must come in order; nothing is held back between them."""
+
+    def __init__(
+        self,
+        networks: VideoNetworks,
+        portrait: Portrait,
+        *,
+        size: int | None = None,
+        settings: VideoSettings = FAST,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            networks: with an autoencoder of pictures that paints over a moved photo.
+            portrait: the photo and its face.
+            size: longer side of the frames in pixels; None keeps the photo's own.
+            settings: how to sample; overlap and reference do not apply.
+            seed: of the noise.
+        """
+        pixels, landmarks = scaled_photo(portrait.photo.pixels, portrait.face.landmarks, size)
+        self.photo = MovedPhoto(pixels, landmarks)
+        self._networks = networks
+        config = networks.pictures.config
+        self._num_frames, self._size = config.num_frames, config.size_px
+        self._device = networks.pictures.patch_in.weight.device
+        self._crop_to_photo = self.photo.crop_to_photo(self._size)
+        self._settings, self._sampler = settings, LatentSampler(settings)
+        random = torch.Generator().manual_seed(seed)
+        self._noise = torch.randn(config.latent_dim, config.latent_length, generator=random).to(self._device)
+        self._random = random
+        self._shown: list[Seen] = []  # of the last frames drawn, at most a window less one
+        self._last: Paint | None = None  # of the last frame drawn
+        still = to_clip(torch.from_numpy(cut_crop(pixels, self._crop_to_photo, self._size)).movedim(-1, 0)[None])[:, 0]
+        self._still = encode_frames(networks.pictures, still.expand(self._num_frames, -1, -1, -1))
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of every frame; both even."""
+        return self.photo.pixels.shape[1], self.photo.pixels.shape[0]
+
+    def render(self, motion: MotionCodes) -> Iterator[NDArray[np.uint8]]:
+        """Yields one RGB frame (H, W, 3) for each row of `motion`.
+
+        Raises:
+            MotionError: the motion is of another space.
+        """
+        if motion.space != MOTION_SPACE or motion.values.shape[1] != MOTION_DIM:
+            raise MotionError(
+                f"motion of the space {motion.space!r} with {motion.values.shape[1]} columns; "
+                f"this renderer draws {MOTION_SPACE!r} with {MOTION_DIM}"
+            )
+        displacement, rotation, translation = np.split(motion.values.astype(np.float64), [204, 207], axis=1)
+        canonical = self.photo.canonical + displacement.reshape(-1, space.NUM_LANDMARKS, 3)
+        new = self._num_frames if not self._shown else self._num_frames - _FADE_FRAMES
+        start = 0
+        while start < len(canonical):
+            rows = slice(start, start + new)
+            yield from self._window(canonical[rows], rotation[rows], translation[rows])
+            start, new = start + new, self._num_frames - _FADE_FRAMES
+
+    def _window(self, canonical: NDArray, rotation: NDArray, translation: NDArray) -> Iterator[NDArray[np.uint8]]:
+        layers = list(self.photo.draw(canonical, rotation, translation))
+        points = to_crop(self.photo.landmarks_px(canonical, rotation, translation), self._crop_to_photo)
+        num_new = len(layers)
+        known = self._shown[len(self._shown) - (self._num_frames - num_new) :] if num_new < self._num_frames else []
+        seen = [*known, *self._see(layers, points)]
+        paints = self._paint(seen, len(known))
+        self._shown = seen[-(self._num_frames - 1) :]
+        for layer, paint in zip(layers, paints, strict=True):
+            yield self._compose(layer, paint)
+
+    def _see(self, layers: list[Layers], points: NDArray) -> list[Seen]:
+        """What the networks are shown of new frames; points (T, 68, 2) in pixels of the crop."""
+        size, box = self._size, self.photo.face_box
+        guides = np.stack([crop_guide(layer, box, self._crop_to_photo, size) for layer in layers])
+        guide = torch.from_numpy(guides).permute(0, 3, 1, 2)
+        dots = dots_to_clip(draw_dots(points, size, size)).transpose(0, 1)
+        pose = to_clip(hide_lower_face(guide[:, :3].float(), points)).transpose(0, 1)
+        return [Seen(*parts) for parts in zip(to_clip(guide).transpose(0, 1), dots, pose, strict=True)]
+
+    @torch.no_grad()
+    def _paint(self, seen: list[Seen], num_known: int) -> list[Paint]:
+        """Paint of each frame of a window but the known ones at its start."""
+        num_real = len(seen)
+        seen = seen + seen[-1:] * (self._num_frames - num_real)
+        guide, dots, pose = (torch.stack(parts).to(self._device) for parts in zip(*seen, strict=True))
+        latent = self._sample(dots, pose)
+        pictures = self._networks.pictures
+        tokens = pictures.decode_tokens(latent, halved(guide.transpose(0, 1)[None]))
+        first = max(num_known - 1, 0)
+        made = pictures.painter.paint(tokens[:, first:num_real], guide[first:num_real])
+        paints = [Paint(shares, colour) for shares, colour in zip(made.shares.cpu(), made.colour.cpu(), strict=True)]
+        if num_known and self._last is not None:
+            paints = _join(self._last, paints)
+        self._last = paints[-1]
+        return paints
+
+    def _sample(self, dots: Tensor, pose: Tensor) -> Tensor:
+        """The latent (1, L, P) of a window, from dot pictures and hidden faces (N, 3, R, R)."""
+        pictures = self._networks.pictures
+        conditions = Conditions(
+            landmark=encode_frames(self._networks.dots, dots),
+            pose=encode_frames(pictures, pose),
+            identity=self._still[..., : pictures.config.side**2],
+        )
+        network = guided(self._networks.denoiser, conditions, self._settings.guidance)
+
+        def draw_noise() -> Tensor:
+            return torch.randn(self._noise.shape, generator=self._random)[None].to(self._device)
+
+        start = self._sampler.start(self._still, self._noise[None])
+        return self._sampler.sample(network, start, draw_noise, self._networks.denoiser.config.prediction)
+
+    def _compose(self, layers: Layers, paint: Paint) -> NDArray[np.uint8]:
+        """A frame (H, W, 3) at the photo's resolution."""
+        left, top, right, bottom = self.photo.face_box
+        to_box = self._crop_to_photo - np.array([[0, 0, left], [0, 0, top]])
+        size = (right - left, bottom - top)
+        shares, colour = (
+            cv2.warpAffine(
+                part.permute(1, 2, 0).numpy(), to_box, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
+            for part in paint
+        )
+        base = layers.base[top:bottom, left:right].astype(np.float32)
+        parts = (base, layers.upper[..., :3], layers.lower[..., :3], 127.5 * (colour + 1))
+        painted = sum(shares[..., index, None] * part for index, part in enumerate(parts))
+        near = layers.near[..., None] * np.float32(1 / 255)
+        frame = layers.base.copy()
+        frame[top:bottom, left:right] = np.clip(np.rint(base + near * (painted - base)), 0, 255)
+        return frame
+
+
+def _join(last: Paint, paints: list[Paint]) -> list[Paint]:
+    """New paints, brought up to `last`; the first of `paints` is the same frame as `last`, and is left out."""
+    away = [before - now for before, now in zip(last, paints[0], strict=True)]
+    joined = []
+    for index, paint in enumerate(paints[1:], start=1):
+        weight = max(0.0, 1 - index / _FADE_FRAMES)
+        shares, colour = (part + weight * rest for part, rest in zip(paint, away, strict=True))
+        shares = shares.clamp(min=0)
+        joined.append(Paint(shares / shares.sum(0, keepdim=True), colour.clamp(-1, 1)))
+    return joined

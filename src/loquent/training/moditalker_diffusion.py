@@ -1,0 +1,161 @@
+"""Trains MToV's denoiser on latents that both autoencoders make once: the recipe `moditalker-diffusion`."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from loquent.diffusion.gaussian import Schedule
+from loquent.diffusion.stochastic import root_linear_betas
+from loquent.models.moditalker import LatentUNet, TriplaneAutoencoder
+from loquent.models.moditalker.config import AUTOENCODER_PRESETS, UNET_PRESETS, AutoencoderConfig, UNetConfig
+from loquent.models.moditalker.video_sampling import Conditions
+from loquent.nn.weights import load_exactly
+from loquent.training.loop import TrainSettings, train
+from loquent.training.moditalker_autoencoder import save_network, write_debug_dots
+from loquent.training.moditalker_losses import latent_clean_loss, latent_noise_loss
+from loquent.training.moditalker_video_data import NetworkView, Windows
+from loquent.training.recipes import Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionRecipe:
+    """Configuration of the recipe `moditalker-diffusion`."""
+
+    network: UNetConfig
+    train: TrainSettings
+    batch_size: int = 10
+
+
+@dataclass(frozen=True, eq=False)
+class LatentBatch:
+    """Latents (B, L, P) of clips, and what the denoiser is told of them."""
+
+    latent: Tensor
+    landmark: Tensor
+    pose: Tensor
+    identity: Tensor  # (B, L, xy positions)
+
+
+def cache_latents(folder: Path, kind: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
+    """Latents (N, L, P) of every window of a folder by its autoencoders; kept in latents.safetensors there.
+
+    A mirrored copy of each window follows the windows, so that there are twice as many.
+    """
+    path = folder / "latents.safetensors"
+    if path.is_file():
+        return load_file(path)
+    pictures, dots = (_read_autoencoder(folder / name).to(kind) for name in ("pictures", "dots"))
+    config = pictures.config
+    windows = Windows(folder)
+    found: dict[str, list[Tensor]] = {name: [] for name in ("latent", "landmark", "pose", "identity")}
+    with torch.no_grad():
+        for mirrored in (False, True):
+            for number in range(len(windows)):
+                view = NetworkView(windows[number].mirrored() if mirrored else windows[number], config)
+                found["latent"].append(pictures.encode(view.clip()[None].to(kind)))
+                found["landmark"].append(dots.encode(view.dots()[None].to(kind)))
+                found["pose"].append(pictures.encode(view.pose()[None].to(kind)))
+                still = pictures.encode(view.portrait()[None].to(kind))
+                found["identity"].append(still[..., : config.side**2].contiguous())
+                if (number + 1) % 200 == 0:
+                    logger.info("latents of %d of %d windows", number + 1, len(windows))
+    latents = {name: torch.cat(parts).half() for name, parts in found.items()}
+    save_file(latents, path)
+    return latents
+
+
+def _read_autoencoder(folder: Path) -> TriplaneAutoencoder:
+    network = TriplaneAutoencoder(AutoencoderConfig.load(folder / "config.json"))
+    path = folder / "model.safetensors"
+    load_exactly(network, {name: value.float() for name, value in load_file(path).items()}, str(path))
+    return network.eval()
+
+
+class LatentBatches:
+    """Batches of latents by number."""
+
+    def __init__(self, latents: dict[str, Tensor], recipe: DiffusionRecipe) -> None:
+        self._latents, self._recipe = latents, recipe
+
+    def __call__(self, number: int) -> LatentBatch:
+        rng = np.random.default_rng((self._recipe.train.seed, number))
+        chosen = torch.from_numpy(rng.integers(len(self._latents["latent"]), size=self._recipe.batch_size))
+        return LatentBatch(**{name: values[chosen].float() for name, values in self._latents.items()})
+
+
+def diffusion_loss(network: LatentUNet, batch: LatentBatch, random: torch.Generator) -> dict[str, Tensor]:
+    """The published loss, or the paper's where the network predicts clean latents; conditions are left out together."""
+    config, schedule = network.config, Schedule.full(root_linear_betas())
+    device, weight = batch.latent.device, network.out.weight
+    size = len(batch.latent)
+    noise = torch.randn(batch.latent.shape, generator=random).to(device)
+    step = torch.randint(len(schedule), (size,), generator=random).to(device)
+    keep = (torch.rand(size, generator=random) >= config.condition_dropout).to(device)
+    conditions = Conditions(batch.landmark, batch.pose, batch.identity).dropped(keep)
+    told = [condition.to(weight) for condition in conditions]
+
+    def predict(x: Tensor, timestep: Tensor) -> Tensor:
+        return network(x.to(weight), timestep, *told).float()
+
+    of = latent_clean_loss if config.prediction == "clean" else latent_noise_loss
+    return {"loss": of(predict, schedule, batch.latent, noise, step)}
+
+
+def train_denoiser(recipe: DiffusionRecipe, data: Path, output: Path, device: str = "cpu") -> nn.Module:
+    """Trains on the latents of windows; the averaged weights are written to `output`/weights at every save."""
+    torch.manual_seed(recipe.train.seed)
+    batches = LatentBatches(cache_latents(data), recipe)
+
+    def save(average: nn.Module, step: int) -> None:
+        save_network(average, recipe.network, output / "weights")
+
+    return train(LatentUNet(recipe.network), diffusion_loss, batches, recipe.train, output, save, device=device)
+
+
+def _write_debug_data(folder: Path) -> None:
+    write_debug_dots(folder)
+    config = AUTOENCODER_PRESETS["tiny"]
+    save_network(TriplaneAutoencoder(config), config, folder / "dots")
+
+
+RECIPE = Recipe(
+    presets={
+        "starter": DiffusionRecipe(
+            network=UNET_PRESETS["starter"],
+            batch_size=8,
+            train=TrainSettings(
+                steps=3000, learning_rate=1e-3, warmup_steps=60, decay_share=0.4, betas=(0.9, 0.99), ema_decay=0.995,
+                bfloat16=True, save_every=100, log_every=50,
+            ),
+        ),
+        "published": DiffusionRecipe(
+            network=UNET_PRESETS["published"],
+            train=TrainSettings(
+                steps=1_000_000, learning_rate=1e-4, warmup_steps=0, decay_share=0.0, betas=(0.9, 0.999),
+                max_grad_norm=float("inf"), ema_decay=0.9999, save_every=1000,
+            ),
+        ),
+        "debug": DiffusionRecipe(
+            network=UNET_PRESETS["tiny"],
+            batch_size=4,
+            train=TrainSettings(steps=40, learning_rate=1e-2, warmup_steps=2, save_every=20, log_every=10),
+        ),
+    },
+    run=train_denoiser,
+    data="windows made by `python -m loquent.training.moditalker_video_data`, with both autoencoders' weights in the "
+    "folders `pictures` and `dots`",
+    write_debug_data=_write_debug_data,
+)  # fmt: skip
