@@ -255,16 +255,15 @@ def build(
 
 
 def _space_like(extracted: Extracted, like: Path) -> CodeSpace:
-    """The space in which new codes come nearest to the normal codes that the same frames had before."""
+    """Principal directions of the new codes, turned to where the normal codes of the same frames were before."""
     before, space = Extracted.load(like / _EXTRACTED), load_space(like)
     same = min(len(before.codes), len(extracted.codes))
     if not torch.equal(before.motion[:same], extracted.motion[:same]):
         raise LoquentError(f"{like} was read off other frames; give material of the same video corpus")
-    mean = extracted.codes[:same].mean(0)
-    wanted = space.normal(before.codes[:same])
-    basis = torch.linalg.lstsq((extracted.codes[:same] - mean).double(), (wanted - wanted.mean(0)).double()).solution
-    basis = basis.to(mean)
-    return CodeSpace(mean - torch.linalg.solve(basis.T, wanted.mean(0)), basis)
+    fitted = CodeSpace.fitted(extracted.codes)
+    products = fitted.normal(extracted.codes[:same]).T @ space.normal(before.codes[:same])
+    left, _, right = torch.linalg.svd(products)  # the nearest turn: orthogonal Procrustes
+    return CodeSpace(fitted.mean, fitted.basis @ left @ right)
 
 
 def _save_space(space: CodeSpace, folder: Path) -> None:

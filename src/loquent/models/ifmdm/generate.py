@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 SPACE = "ifmdm"
 GUIDANCE = 1.5
+OVERLAP = 8  # frames that windows share
 # Spread of published codes in everyday speech, from published clips: a std of 0.1 moves 1.7 times as far as no control
 # (2.14 and 1.26 grey levels from frame to frame), 0.3 moves 4.9 times as far.
 USUAL_SPREAD = 0.06
@@ -94,7 +95,8 @@ class ImplicitMotionGenerator:
     def generate(
         self, features: Iterable[SpeechFeatures], portrait: Portrait, controls: Controls
     ) -> Iterator[MotionCodes]:
-        """Yields consecutive pieces of codes, together as long as the features; a window is 64 frames.
+        """Yields consecutive pieces of codes, together as long as the features; a window is 64 frames, of which
+        it shares 8 with the one before.
 
         Of the controls, seed, steps, guidance and the track's motion statistics have an effect. The same seed, features
         and controls give the same codes.
@@ -107,9 +109,12 @@ class ImplicitMotionGenerator:
         device = next(self.network.parameters()).device
         random = torch.Generator().manual_seed(controls.seed)
         settings = SamplerSettings(
-            steps=controls.steps, guidance=controls.guidance if controls.guidance is not None else GUIDANCE, clip=False
+            steps=controls.steps,
+            guidance=GUIDANCE if controls.guidance is None else controls.guidance,
+            clip=False,
+            overlap=min(OVERLAP, config.num_frames // 4),
         )
-        by_track = of_controls(controls, config.num_frames / MOTION_RATE_HZ)
+        by_track = of_controls(controls, (config.num_frames - settings.overlap) / MOTION_RATE_HZ)
         statistics = self.statistics if controls.track is None else by_track
         pieces = WindowedSampler(self.network, settings).sample(
             (self._speech(block).to(device) for block in features),

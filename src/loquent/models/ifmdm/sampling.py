@@ -18,6 +18,7 @@ from loquent.diffusion.gaussian import (
     even_timesteps,
     last_sample,
     linear_betas,
+    noise_from_clean,
     strided_timesteps,
 )
 from loquent.diffusion.windows import cut_windows
@@ -45,6 +46,7 @@ class SamplerSettings:
     guidance: float = 1.0  # 1 is none; more exaggerates what speech changes
     guidance_kind: GuidanceKind = "consistent"
     clip: bool = True  # motion lies in (−1, 1)
+    overlap: int = 0  # frames that a window shares with the one before; 0: as published, the hint alone joins them
 
     def schedule(self, betas: Tensor) -> Schedule:
         """The steps to walk through the timesteps of `betas`.
@@ -91,7 +93,12 @@ def guided(
 
 
 class WindowedSampler:
-    """Samples windows that continue each other."""
+    """Samples windows that continue each other.
+
+    Our extension: with an overlap the first frames of a window are those that the window before ended with. They are
+    held to that at every step of the walk back from noise (as Lugmayr et al. 2022, RePaint, hold known pixels), so that
+    the frames after them continue their movement, not their place alone.
+    """
 
     def __init__(self, network: MotionDiffusionTransformer, settings: SamplerSettings) -> None:
         self.network = network
@@ -118,23 +125,45 @@ class WindowedSampler:
         Yields:
             The motion of each window, (t, M), t = N for all but the last.
         """
-        last = portrait
-        for index, (window, num_real) in enumerate(cut_windows(speech, self.network.config.num_frames, overlap=0)):
+        overlap, before = self.settings.overlap, None
+        for index, (window, num_real) in enumerate(cut_windows(speech, self.network.config.num_frames, overlap)):
+            last = portrait if before is None else before[-1]
+            hint = portrait if before is None else before[-overlap - 1]
+            known = None if before is None or not overlap else before[-overlap:]
             mean, std = statistics(WindowStart(index, portrait, last))
-            motion = self._sample_window(window, last, mean, std, draw_noise)
-            last = motion[-1]
-            yield motion[:num_real]
+            before = self._sample_window(window, hint, mean, std, draw_noise, known)
+            yield before[0 if known is None else overlap : num_real]
 
     def _sample_window(
-        self, speech: Tensor, hint: Tensor, mean: Tensor, std: Tensor, draw_noise: Callable[[], Tensor]
+        self,
+        speech: Tensor,
+        hint: Tensor,
+        mean: Tensor,
+        std: Tensor,
+        draw_noise: Callable[[], Tensor],
+        known: Tensor | None,
     ) -> Tensor:
-        """One window (N, M)."""
+        """One window (N, M) that begins with `known` (overlap, M)."""
         settings = self.settings
         batched = (x[None] for x in (speech, hint, mean, std))
         predict = guided(self.network, *batched, scale=settings.guidance, kind=settings.guidance_kind)
+        if known is not None:
+            predict = continuing(predict, known[None], self._schedule)
         start = draw_noise()[None].to(hint)
         if settings.sampler == "ddim":
             states = ddim(predict, start, self._schedule, clip=settings.clip)
         else:
             states = ancestral(predict, start, self._schedule, lambda: draw_noise()[None], clip=settings.clip)
         return last_sample(states)[0]
+
+
+def continuing(predict: Predict, known: Tensor, schedule: Schedule) -> Predict:
+    """A predictor that says of the first frames of x the noise that leaves `known` (B, overlap, M) when it is taken off."""
+
+    def predict_rest(x: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        noise, logits = predict(x, timestep)
+        step = torch.searchsorted(schedule.timesteps.to(timestep.device), timestep)
+        told = noise_from_clean(schedule, x[:, : known.shape[1]], known, step)
+        return torch.cat([told, noise[:, known.shape[1] :]], dim=1), logits
+
+    return predict_rest
