@@ -60,8 +60,8 @@ def test_saved_networks_load(network, tmp_path):
 
 
 def test_other_architectures_are_errors():
-    with pytest.raises(WeightsError, match="do_stable_layer_norm = True"):
-        HubertConfig.from_published({"do_stable_layer_norm": True})
+    with pytest.raises(WeightsError, match="conv_pos_batch_norm = True"):
+        HubertConfig.from_published({"conv_pos_batch_norm": True})
     with pytest.raises(WeightsError, match="check that this is a speech encoder"):
         from_published({"decoder.weight": torch.zeros(1)})
 

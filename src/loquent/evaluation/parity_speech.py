@@ -1,4 +1,4 @@
-"""Our HuBERT on the recorded numbers of the published one; see `parity_moda`."""
+"""Our HuBERT and wav2vec 2.0 on recorded numbers of the published ones; see `parity_moda`."""
 
 from __future__ import annotations
 
@@ -44,6 +44,14 @@ def _audio_features(fixture: Fixture) -> dict[str, Tensor]:
     }
 
 
+def _hidden_states(fixture: Fixture) -> dict[str, Tensor]:
+    network = Hubert(HubertConfig.from_published(fixture.config)).eval()
+    load_hubert_state(network, fixture.weights, fixture.module)
+    convolved = network.convolve(fixture.inputs["waveform"])
+    layers = range(network.config.num_layers + 1)
+    return {"conv_features": convolved, "hidden_states": network.encode(convolved, layers)}
+
+
 def _load_hubert_keys(state: dict[str, Tensor]) -> None:
     with torch.device("meta"):
         load_hubert_state(Hubert(HubertConfig()), state, "released key list")
@@ -52,5 +60,6 @@ def _load_hubert_keys(state: dict[str, Tensor]) -> None:
 EVALUATORS: dict[str, Callable[[Fixture], dict[str, Tensor]]] = {
     "audio_padding": _audio_padding,
     "audio_features": _audio_features,
+    **dict.fromkeys(("hubert_large", "wav2vec2_base", "wav2vec2_large"), _hidden_states),
 }
 KEY_LOADERS: dict[str, Callable[[dict[str, Tensor]], None]] = {"hubert_base": _load_hubert_keys}

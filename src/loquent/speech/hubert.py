@@ -24,7 +24,7 @@ from loquent.errors import SpeechError, WeightsError
 from loquent.nn.weights import load_exactly
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -205,26 +205,28 @@ class Hubert(nn.Module):
         """Normalised and padded speech (B, S) to (B, T, L, C) with T = `num_frames`."""
         return self.encode(resample_frames(self.convolve(waveform), num_frames))
 
-    def convolve(self, waveform: Tensor, block: int = _BLOCK_VECTORS) -> Tensor:
+    def convolve(
+        self, waveform: Tensor, block: int = _BLOCK_VECTORS, statistics: NormStatistics | None = None
+    ) -> Tensor:
         """(B, S) to vectors of the convolutions, (B, T', C'), about 50 a second.
 
         Long speech is worked on in blocks of `block` vectors; the first norm of a base network, which looks at all of the
-        speech, is measured over all of it before, so that the result is that of one pass.
+        speech, is measured over all of it before, so that the result is that of one pass. `statistics` are those of
+        speech that `waveform` is a part of.
         """
         reach, hop = self.reach_and_hop
-        num_vectors = (waveform.shape[-1] - reach) // hop + 1
-        if num_vectors <= block:
+        num_samples = waveform.shape[-1]
+        num_vectors = (num_samples - reach) // hop + 1
+        if num_vectors <= block and statistics is None:
             return self.convs(waveform[:, None]).mT
-        statistics = None
-        if self.config.conv_norm == "group":
-            statistics = self.norm_statistics(
-                waveform[:, start:stop] for start, stop in self.norm_spans(waveform.shape[-1], block * hop)
-            )
+        if statistics is None and self.config.conv_norm == "group":
+            spans = self.norm_spans(num_samples, block * hop)
+            statistics = self.norm_statistics(waveform[:, start:stop] for start, stop in spans)
         pieces = []
         for start in range(0, num_vectors, block):
             stop = min(start + block, num_vectors)
             samples = waveform[:, None, start * hop : (stop - 1) * hop + reach]
-            pieces.append(self.convolve_piece(samples[:, 0], statistics))
+            pieces.append(self._convolve_piece(samples, statistics).mT)
         return torch.cat(pieces, dim=1)
 
     @property
@@ -258,29 +260,30 @@ class Hubert(nn.Module):
         kind = self.project.weight.dtype
         return NormStatistics(mean.to(kind), (1 / deviation).to(kind))
 
-    def convolve_piece(self, samples: Tensor, statistics: NormStatistics | None) -> Tensor:
-        """(B, S) of longer speech to vectors (B, T', C'); a base network needs the statistics of all of the speech."""
+    def _convolve_piece(self, samples: Tensor, statistics: NormStatistics | None) -> Tensor:
         if statistics is None:
-            return self.convs(samples[:, None]).mT
+            return self.convs(samples)
         first: ConvLayer = self.convs[0]  # type: ignore[assignment]
-        x = (first.conv(samples[:, None]) - statistics.mean) * statistics.inverse_deviation
+        x = (first.conv(samples) - statistics.mean) * statistics.inverse_deviation
         x = F.gelu(x * first.norm.weight[:, None] + first.norm.bias[:, None])  # type: ignore[index,operator]
-        return self.convs[1:](x).mT  # type: ignore[operator]
+        return self.convs[1:](x)  # type: ignore[operator]
 
-    def encode(self, vectors: Tensor) -> Tensor:
-        """Vectors (B, T, C') to the outputs of all layers, (B, T, L, C)."""
+    def encode(self, vectors: Tensor, layers: Sequence[int] | None = None) -> Tensor:
+        """Vectors (B, T, C') to the outputs of layers, (B, T, L, C): of all, or of those numbers; 0 is their input."""
+        wanted = range(1, self.config.num_layers + 1) if layers is None else layers
         x = self.project(self.project_norm(vectors))
-        positions = F.gelu(self.position(x.mT)[..., : x.shape[1]]).mT
-        x = x + positions
+        x = x + F.gelu(self.position(x.mT)[..., : x.shape[1]]).mT
         if not self.config.norm_first:
             x = self.norm(x)
-        outputs = []
-        for layer in self.layers:
+        outputs = {0: x}
+        for number, layer in enumerate(self.layers[: max(wanted)], 1):  # type: ignore[arg-type]
             x = layer(x)
-            outputs.append(x)
-        if self.config.norm_first:
-            outputs[-1] = self.norm(x)
-        return torch.stack(outputs, dim=2)
+            if number in wanted:
+                outputs[number] = x
+        last = self.config.num_layers
+        if self.config.norm_first and last in outputs:
+            outputs[last] = self.norm(outputs[last])
+        return torch.stack([outputs[number] for number in wanted], dim=2)
 
 
 def normalise(waveform: Tensor) -> Tensor:
