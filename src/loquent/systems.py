@@ -77,6 +77,8 @@ def find_system(name: str = DEFAULT_SYSTEM) -> SystemEntry:
         return replace(SYSTEMS["moda"], name=folder.name, weights=folder, released=False)
     if not (folder / "config.json").is_file():
         raise WeightsError(f"{folder}: no config.json there; a system's folder holds config.json and model.safetensors")
+    if "vector_scale" in (folder / "config.json").read_text(errors="replace"):  # of AToM
+        return replace(SYSTEMS["moditalker"], name=folder.name, weights=folder)
     return replace(SYSTEMS[DEFAULT_SYSTEM], name=folder.name, weights=folder)
 
 
@@ -153,19 +155,9 @@ def _build_moda(entry: SystemEntry, device: str) -> System:
 
 
 def _build_moditalker(entry: SystemEntry, device: str) -> System:
-    from loquent.models.moda.generate import MotionFlowGenerator
-    from loquent.models.moditalker.generate import AtomGenerator
-    from loquent.models.moditalker.system import MoDiTalkerOptions, as_system
-    from loquent.speech.encoder import LogMelEncoder
+    from loquent.models.moditalker.system import load_moditalker
 
-    head = MotionFlowGenerator.from_pretrained(WEIGHTS_DIR / "moda-starter", device)
-    return as_system(
-        entry.name,
-        LogMelEncoder.from_pretrained(WEIGHTS_DIR / "speech-encoder"),
-        AtomGenerator.from_pretrained(entry.weights, head, device),
-        MoDiTalkerOptions(),
-        device,
-    )
+    return load_moditalker(entry.name, entry.weights, device)
 
 
 SYSTEMS = {

@@ -49,16 +49,16 @@ class AtomGenerator:
     Args:
         network: trained on the features that `generate` is given.
         prior: of the weights that its training landmarks were made of.
-        head: makes rotation, translation and gaze.
+        head: makes rotation, translation and gaze from the same features; None: the head stands still.
     """
 
-    def __init__(self, network: AtomDenoiser, prior: ExpressionPrior, head: MotionFlowGenerator) -> None:
+    def __init__(self, network: AtomDenoiser, prior: ExpressionPrior, head: MotionFlowGenerator | None) -> None:
         self.network = network.eval()
         self.prior = prior
         self.head = head
 
     @staticmethod
-    def from_pretrained(folder: Path, head: MotionFlowGenerator, device: str = "cpu") -> AtomGenerator:
+    def from_pretrained(folder: Path, head: MotionFlowGenerator | None, device: str = "cpu") -> AtomGenerator:
         """Loads config.json and model.safetensors; the network runs on `device`, the noise is drawn on the CPU.
 
         Raises:
@@ -76,7 +76,10 @@ class AtomGenerator:
             logger.warning("AToM knows no emotions: %r changes only how the head moves", controls.emotion)
         pauses = PauseLayer()
         for_face, for_head = itertools.tee(pauses.listen(features))
-        heads = self.head.sample(for_head, replace(controls, steps=min(controls.steps, HEAD_STEPS), guidance=1.0))
+        if self.head is None:
+            heads = (Motion.neutral(len(block.values)) for block in for_head)
+        else:
+            heads = self.head.sample(for_head, replace(controls, steps=min(controls.steps, HEAD_STEPS), guidance=1.0))
         faces = self._faces(for_face, portrait, controls)
         blinks = BlinkLayer(controls, np.random.default_rng(controls.seed))
         return blinks.apply(pauses.apply(_on_heads(faces, heads)))

@@ -1,4 +1,4 @@
-"""MoDiTalker as a system: AToM's motion, drawn by MToV or by the mesh renderer."""
+"""MoDiTalker as a system: AToM's motion, drawn by the mesh renderer."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from loquent.models.moditalker.config import AtomConfig
 from loquent.models.moditalker.landmarks import VECTOR_DIM, canonical_of_expression, canonical_of_photo
 from loquent.motion.face_model import fit_face
 from loquent.options import parse_options
-from loquent.systems import System
+from loquent.speech.encoder import SUBFRAMES, LogMelEncoder
+from loquent.systems import WEIGHTS_DIR, System
 from loquent.types import MotionCodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from loquent.types import Motion, Portrait, Renderer, SpeechEncoder
 
 LANDMARK_SPACE = "moditalker-landmarks"
+PUBLISHED_ENCODER = "facebook/hubert-large-ls960-ft"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +35,34 @@ class MoDiTalkerOptions:
     renderer: Literal["mesh"] = "mesh"
 
 
+def load_moditalker(name: str, weights: Path, device: str = "cpu") -> System:
+    """The system with AToM's weights of a folder, as shipped or as converted by `released`.
+
+    Weights that were trained on our own speech encoder's features are given those; others are given the published
+    encoder's, which is fetched from the Hugging Face Hub (extra `hub`), and the head then stands still.
+
+    Raises:
+        WeightsError: a file is missing or does not fit.
+        MissingExtraError: the published encoder is needed, and the extra is not installed.
+    """
+    from loquent.models.moda.generate import MotionFlowGenerator
+    from loquent.models.moditalker.generate import AtomGenerator
+
+    config = AtomConfig.load(weights / "config.json")
+    own = LogMelEncoder.from_pretrained(WEIGHTS_DIR / "speech-encoder")
+    if config.vectors_per_frame * config.audio_dim == SUBFRAMES * own.network.config.feature_dim:
+        head = MotionFlowGenerator.from_pretrained(WEIGHTS_DIR / "moda-starter", device)
+        return as_system(name, own, AtomGenerator.from_pretrained(weights, head, device), MoDiTalkerOptions(), device)
+    from loquent.speech.pretrained import PretrainedEncoder
+
+    encoder = PretrainedEncoder.from_pretrained(
+        PUBLISHED_ENCODER, [-1], vectors_per_row=config.vectors_per_frame, device=device
+    )
+    return as_system(name, encoder, AtomGenerator.from_pretrained(weights, None, device), MoDiTalkerOptions(), device)
+
+
 def as_system(
-    name: str,
-    encoder: SpeechEncoder,
-    generator: AtomGenerator,
-    options: MoDiTalkerOptions,
-    device: str = "cpu",
+    name: str, encoder: SpeechEncoder, generator: AtomGenerator, options: MoDiTalkerOptions, device: str = "cpu"
 ) -> System:
     """The system with these options."""
 
