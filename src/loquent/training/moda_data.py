@@ -42,7 +42,7 @@ class MotionBatch:
     """What a step needs. N frames, M motion channels, L layers and C channels of speech features."""
 
     motion: Tensor  # (B, N, M), normalised
-    previous: Tensor  # (B, M), normalised motion of the frame before, at rest where an utterance begins
+    previous: Tensor  # (B, M), normalised motion of the frame before; where an utterance begins, of rest
     audio: Tensor  # (B, N, L, C)
     emotion: Tensor  # (B, E), weights of the labels
     identity: Tensor  # (B, I), style of the person
@@ -122,7 +122,8 @@ class MotionWindows:
         motion = np.load(folder / "motion.npy").astype(np.float32)
         self.mean, self.std = np.load(folder / "statistics.npy")
         self.motion = normalise(motion, self.mean, self.std)
-        self.rest = normalise(np.zeros_like(self.mean), self.mean, self.std)
+        # Only face parameters have a rest. Before the first frame of keypoints is that frame itself, as in the photo.
+        self.rest = normalise(np.zeros_like(self.mean), self.mean, self.std) if len(self.mean) == MOTION_DIM else None
         self._cumulative = np.cumsum(np.diff(self.starts)) / self.starts[-1]
 
     def batch(self, step: int) -> MotionBatch:
@@ -139,7 +140,8 @@ class MotionWindows:
         start = first if rng.random() < _START_SHARE else first + int(rng.integers(0, latest + 1))
         stop = min(end, start + self.num_frames)
         missing = self.num_frames - (stop - start)
-        previous = self.rest if start == first else self.motion[start - 1]
+        before = self.motion[max(first, start - 1)]
+        previous = before if start > first or self.rest is None else self.rest
         return (
             np.pad(self.motion[start:stop], ((0, missing), (0, 0)), mode="edge"),
             previous,
