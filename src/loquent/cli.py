@@ -392,6 +392,9 @@ def train(
                      help="A setting to change, such as train.learning_rate=1e-4; may be repeated."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Same as --set train.steps=N.", show_default=False)] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Curves for TensorBoard too: OUTPUT/curves; of the extra train.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
     device: DeviceOption = "auto",
 ) -> None:  # fmt: skip
@@ -411,6 +414,7 @@ def train(
         raise LoquentError("--debug is a preset of its own; leave out --preset")
     output = output or Path("runs") / (f"{name}-debug" if debug else name)
     changed = [*(changes or []), *([f"train.steps={steps}"] if steps else [])]
+    changed += ["train.tensorboard=true"] if tensorboard else []
     plan = plan_run(name, output, data, "debug" if debug else preset, config, changed, resume=resume)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     run_plan(plan, output, device)
