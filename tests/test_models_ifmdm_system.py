@@ -73,15 +73,16 @@ def test_codes_cover_the_speech_and_repeat_with_the_seed(implicit, portrait, num
 
 
 def test_a_code_space_goes_both_ways(implicit):
-    space, codes = implicit.generator.space, torch.rand(20, 3) - 0.5
-    torch.testing.assert_close(space.codes(space.normal(codes)), codes)
-    assert space.codes(torch.full((1, 3), 1e3)).abs().max() <= 1
+    space, codes, own = implicit.generator.space, torch.rand(20, 3) - 0.5, torch.tensor([0.3, -0.2, 0.9])
+    torch.testing.assert_close(space.codes(space.normal(codes, own), own), codes)
+    torch.testing.assert_close(space.normal(own, own), space.of_moves(torch.zeros(3)))
+    assert space.codes(torch.full((1, 3), 1e3), own).abs().max() <= 1
 
 
-def test_fitted_codes_are_decorrelated():
-    codes = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.1, 0.05, 0.02])
-    codes = codes @ torch.linalg.qr(torch.randn(3, 3)).Q
-    normal = CodeSpace.fitted(codes).normal(codes)
+def test_fitted_moves_are_decorrelated():
+    moves = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.1, 0.05, 0.02])
+    moves = moves @ torch.linalg.qr(torch.randn(3, 3)).Q
+    normal = CodeSpace.fitted(moves).of_moves(moves)
     torch.testing.assert_close(torch.cov(normal.T), torch.eye(3), atol=1e-4, rtol=0)
 
 

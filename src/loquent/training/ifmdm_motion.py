@@ -14,7 +14,7 @@ from loquent.diffusion.gaussian import Schedule, linear_betas
 from loquent.models.ifmdm.config import MotionConfig, get_motion_preset
 from loquent.models.ifmdm.generate import save_generator
 from loquent.models.ifmdm.transformer import Drops, MotionDiffusionTransformer
-from loquent.training.ifmdm_motion_data import CodeWindows, write_debug_codes
+from loquent.training.ifmdm_motion_data import CodeWindows, write_debug_moves
 from loquent.training.ifmdm_motion_losses import MotionWindow, draw_drops, motion_losses
 from loquent.training.loop import TrainSettings, train
 from loquent.training.recipes import Recipe
@@ -94,5 +94,5 @@ RECIPE = Recipe(
     },
     run=train_transformer,
     data="motion codes and speech features, made by `python -m loquent.training.ifmdm_motion_data`",
-    write_debug_data=write_debug_codes,
+    write_debug_data=write_debug_moves,
 )

@@ -4,8 +4,10 @@
 
 RENDERER is a trained renderer, VIDEO_CORPUS a folder of `loquent.data.video`, FEATURES a cache of
 `loquent.training.moda_data`. Codes are read off frames of the video corpus with the frozen renderer. Drawing and reading
-every frame of hours of speech would take days on a processor, so a small network learns from those frames which code
-goes with which face parameters of which person, and writes the codes of the whole corpus, as spoken by many people.
+every frame of hours of speech would take days on a processor, so a small network learns from those frames how
+codes move with face parameters, and writes the movement of the whole corpus, as spoken by many people.
+
+A *move* is how far a code is from that of the person's photo, both before the tanh that ends the motion head.
 
 Shape letters: K frames read, P people, M motion numbers, N frames of the corpus, U utterances.
 """
@@ -18,6 +20,7 @@ import json
 import logging
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +32,7 @@ from torch.nn import functional as F
 
 from loquent.data.video_shards import VideoCorpus
 from loquent.errors import LoquentError
-from loquent.models.ifmdm.code_space import CodeSpace
+from loquent.models.ifmdm.code_space import CodeSpace, before_tanh
 from loquent.models.ifmdm.config import get_motion_preset
 from loquent.models.ifmdm.weights import load_autoencoder
 from loquent.motion.controls import apply_controls
@@ -47,14 +50,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _BATCH = 16  # frames read at once
-_LIMIT = 0.999  # codes are kept this far inside (−1, 1) where their atanh is taken
 _RISE_FRAMES = 10  # in which a face goes from the photo's expression to speaking
 _NEUTRAL_SHARE = 0.6  # utterances with a stronger emotion are left out: nothing would tell the transformer of it
 _HEAD_LIMIT_RAD = np.radians([15.0, 25.0, 15.0]).astype(np.float32)  # what the video corpus shows
 _START_SHARE = 0.2  # of the windows begin where an utterance begins, at the photo's own expression
 _TAIL_ROWS = 16  # a window may reach that far beyond an utterance's end
-_CODES, _PEOPLE = "codes-{}.npy", "people-{}.npy"
-_SPACE, _EXTRACTED, _INDEX = "space.safetensors", "extracted.safetensors", "index.json"
+_MOVES, _SPACE, _EXTRACTED, _INDEX = "moves-{}.npy", "space.safetensors", "extracted.safetensors", "index.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +75,6 @@ class Extracted:
 
     def save(self, path: Path) -> None:
         save_file({name: getattr(self, name).contiguous() for name in Extracted.__dataclass_fields__}, path)
-
-    @staticmethod
-    def load(path: Path) -> Extracted:
-        return Extracted(**load_file(path))
 
 
 @torch.inference_mode()
@@ -120,14 +117,11 @@ def read_codes(network: Autoencoder, frames: NDArray[np.uint8]) -> Tensor:
 
 
 class CodeWriter(nn.Module):
-    """Face parameters to a person's codes: atanh(code) = atanh(code of the photo) + h(motion) − h(photo's motion)."""
+    """Face parameters to moves: h(motion) − h(motion of the photo)."""
 
-    def __init__(self, motion_dim: int, width: int = 192) -> None:
+    def __init__(self, motion_dim: int, width: int = 128) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(MOTION_DIM + motion_dim, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
-            nn.Linear(width, motion_dim),
-        )  # fmt: skip
+        self.layers = nn.Sequential(nn.Linear(MOTION_DIM, width), nn.SiLU(), nn.Linear(width, motion_dim))
         self.linear = nn.Linear(MOTION_DIM, motion_dim)
         for part in (self.layers[-1], self.linear):  # at first everyone stays as in the photo
             nn.init.zeros_(part.weight)  # type: ignore[arg-type]
@@ -136,40 +130,39 @@ class CodeWriter(nn.Module):
         self.register_buffer("scale", scale)
         self.scale: Tensor
 
-    def forward(self, motion: Tensor, photo_codes: Tensor, rest: Tensor) -> Tensor:
-        """Motion (B, 62) of people with codes (B, M) and expressions (B, 52) in their photos to codes (B, M)."""
-        still = F.pad(rest, (0, MOTION_DIM - rest.shape[1]))
-        base = torch.atanh(photo_codes.clamp(-_LIMIT, _LIMIT))
-        return torch.tanh(base + self._move(motion, base) - self._move(still, base))
+    def forward(self, motion: Tensor, rest: Tensor) -> Tensor:
+        """Moves (B, M) of motion (B, 62) of people whose photo shows the expression (B, 52)."""
+        return self._place(motion) - self._place(F.pad(rest, (0, MOTION_DIM - rest.shape[1])))
 
-    def _move(self, motion: Tensor, base: Tensor) -> Tensor:
+    def _place(self, motion: Tensor) -> Tensor:
         scaled = motion * self.scale
-        return self.linear(scaled) + self.layers(torch.cat([scaled, base], dim=-1))
+        return self.linear(scaled) + self.layers(scaled)
 
 
-def fit_writer(extracted: Extracted, space: CodeSpace, steps: int = 3000, seed: int = 0) -> tuple[CodeWriter, float]:
+def fit_writer(extracted: Extracted, steps: int = 2000, seed: int = 0) -> tuple[CodeWriter, float]:
     """Fits a writer; a tenth of the people are kept out to stop at the best, and to tell how well it does.
 
     Returns:
-        The writer, and the share of the codes' variance, in the normal space, that it explains on people kept out.
+        The writer, and the share that it explains of how the codes of people kept out vary about their mean.
     """
     torch.manual_seed(seed)
     random = torch.Generator().manual_seed(seed)
     kept_out = torch.rand(len(extracted.rest), generator=random) < 0.1
     learn, check = extracted.of_people(~kept_out), extracted.of_people(kept_out)
+    spread = learn.codes.std(0)
     writer = CodeWriter(extracted.codes.shape[1])
     best, explained = copy.deepcopy(writer.state_dict()), -math.inf
-    optimizer = torch.optim.AdamW(writer.parameters(), lr=2e-3, weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(writer.parameters(), lr=2e-3, weight_decay=1e-2)
     rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
         rows = torch.randint(len(learn.codes), (256,), generator=random)
-        error = space.normal(_write(writer, learn, rows)) - space.normal(learn.codes[rows])
+        error = (_write(writer, learn, rows) - learn.codes[rows]) / spread
         optimizer.zero_grad()
         F.smooth_l1_loss(error, torch.zeros_like(error)).backward()
         optimizer.step()
         rates.step()
         if step % 250 == 249 or step == steps - 1:
-            share = _explained(writer, check if len(check.codes) else learn, space)
+            share = _explained(writer, check if len(check.codes) else learn)
             if share > explained:
                 best, explained = copy.deepcopy(writer.state_dict()), share
     writer.load_state_dict(best)
@@ -177,18 +170,20 @@ def fit_writer(extracted: Extracted, space: CodeSpace, steps: int = 3000, seed: 
 
 
 def _write(writer: CodeWriter, extracted: Extracted, rows: Tensor) -> Tensor:
+    """Codes of frames `rows`."""
     person = extracted.person[rows]
-    return writer(extracted.motion[rows], extracted.photo_codes[person], extracted.rest[person])
+    photo = before_tanh(extracted.photo_codes[person])
+    return torch.tanh(photo + writer(extracted.motion[rows], extracted.rest[person]))
 
 
 @torch.no_grad()
-def _explained(writer: CodeWriter, extracted: Extracted, space: CodeSpace) -> float:
-    """Share of the variance within people: what a writer that always gave a person's mean would have none of."""
-    target = space.normal(extracted.codes)
-    error = space.normal(_write(writer, extracted, torch.arange(len(target)))) - target
-    means = torch.zeros(len(extracted.rest), target.shape[1]).index_add_(0, extracted.person, target)
-    means /= torch.bincount(extracted.person, minlength=len(extracted.rest)).clamp(min=1)[:, None]
-    return float(1 - error.square().mean() / (target - means[extracted.person]).square().mean())
+def _explained(writer: CodeWriter, extracted: Extracted) -> float:
+    """Share of the codes' variance within people."""
+    people = len(extracted.rest)
+    error = _write(writer, extracted, torch.arange(len(extracted.codes))) - extracted.codes
+    means = torch.zeros(people, error.shape[1]).index_add_(0, extracted.person, extracted.codes)
+    means /= torch.bincount(extracted.person, minlength=people).clamp(min=1)[:, None]
+    return float(1 - error.square().sum() / (extracted.codes - means[extracted.person]).square().sum())
 
 
 def perform(motion: NDArray[np.float32], rest: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -208,24 +203,20 @@ def perform(motion: NDArray[np.float32], rest: NDArray[np.float32], rng: np.rand
     return (still + part**2 * (3 - 2 * part) * (played - still)).astype(np.float32)
 
 
-def write_codes(
-    writer: CodeWriter, extracted: Extracted, features: Path, out: Path, copies: int, seed: int = 0
+def write_moves(
+    writer: CodeWriter, rest: NDArray[np.float32], features: Path, out: Path, copies: int, seed: int = 0
 ) -> None:
-    """Writes codes-0.npy ... (N, M): the corpus of a feature cache as other people speak it, and who they are."""
+    """Writes moves-0.npy ... (N, M): the corpus of a feature cache as people with expressions `rest` (P, 52) speak it."""
     motion, starts = np.load(features / "motion.npy", mmap_mode="r"), np.load(features / "starts.npy")
     for number in range(copies):
         rng = np.random.default_rng((seed, number))
-        codes = np.empty((len(motion), extracted.codes.shape[1]), np.float16)
-        people = rng.integers(len(extracted.rest), size=len(starts) - 1)
-        for utterance, person in enumerate(people):
-            rows = slice(starts[utterance], starts[utterance + 1])
-            rest = extracted.rest[person]
-            played = torch.from_numpy(perform(np.asarray(motion[rows], np.float32), rest.numpy(), rng))
+        parts = []
+        for first, end in pairwise(starts):
+            still = rest[rng.integers(len(rest))]
+            played = torch.from_numpy(perform(np.asarray(motion[first:end], np.float32), still, rng))
             with torch.no_grad():
-                photo = extracted.photo_codes[person].expand(len(played), -1)
-                codes[rows] = writer(played, photo, rest.expand(len(played), -1)).numpy()
-        np.save(out / _CODES.format(number), codes)
-        np.save(out / _PEOPLE.format(number), people)
+                parts.append(writer(played, torch.from_numpy(still).expand(len(played), -1)).half().numpy())
+        np.save(out / _MOVES.format(number), np.concatenate(parts))
 
 
 def build(
@@ -241,10 +232,14 @@ def build(
     out.mkdir(parents=True, exist_ok=True)
     extracted = extract(network.eval(), corpus, frames_per_clip, max_people)
     extracted.save(out / _EXTRACTED)
-    space = CodeSpace.fitted(extracted.codes) if like is None else _space_like(extracted, like)
-    _save_space(space, out)
-    writer, explained = fit_writer(extracted, space)
-    write_codes(writer, extracted, features, out, copies)
+    writer, explained = fit_writer(extracted)
+    write_moves(writer, extracted.rest.numpy(), features, out, copies)
+    space = CodeSpace.fitted(torch.from_numpy(np.load(out / _MOVES.format(0)).astype(np.float32)))
+    with torch.no_grad():
+        moves = writer(extracted.motion, extracted.rest[extracted.person])
+    if like is not None:
+        space = turned(space, moves, load_file(like / _SPACE)["normal"])
+    save_space(space, moves, out)
     for path in (*sorted(features.glob("features-*.npy")), features / "starts.npy", features / "emotion.npy"):
         link = out / path.name
         link.unlink(missing_ok=True)
@@ -254,20 +249,17 @@ def build(
     return about
 
 
-def _space_like(extracted: Extracted, like: Path) -> CodeSpace:
-    """Principal directions of the new codes, turned to where the normal codes of the same frames were before."""
-    before, space = Extracted.load(like / _EXTRACTED), load_space(like)
-    same = min(len(before.codes), len(extracted.codes))
-    if not torch.equal(before.motion[:same], extracted.motion[:same]):
-        raise LoquentError(f"{like} was read off other frames; give material of the same video corpus")
-    fitted = CodeSpace.fitted(extracted.codes)
-    products = fitted.normal(extracted.codes[:same]).T @ space.normal(before.codes[:same])
-    left, _, right = torch.linalg.svd(products)  # the nearest turn: orthogonal Procrustes
-    return CodeSpace(fitted.mean, fitted.basis @ left @ right)
+def turned(space: CodeSpace, moves: Tensor, wanted: Tensor) -> CodeSpace:
+    """The space turned so that moves (K, M) come next to where they are wanted, (K or fewer, M): orthogonal Procrustes."""
+    products = space.of_moves(moves[: len(wanted)]).T @ wanted[: len(moves)]
+    left, _, right = torch.linalg.svd(products)
+    return CodeSpace(space.mean, space.basis @ left @ right)
 
 
-def _save_space(space: CodeSpace, folder: Path) -> None:
-    save_file({"mean": space.mean, "basis": space.basis.contiguous()}, folder / _SPACE)
+def save_space(space: CodeSpace, moves: Tensor, folder: Path) -> None:
+    """Writes a space, and the moves of the frames read (K, M) as it shows them."""
+    values = {"mean": space.mean, "basis": space.basis.contiguous(), "normal": space.of_moves(moves)}
+    save_file(values, folder / _SPACE)
 
 
 def load_space(folder: Path) -> CodeSpace:
@@ -292,10 +284,8 @@ class CodeWindows:
         self.space = load_space(folder)
         self.features = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("features-*.npy"))]
         self.starts = np.load(folder / "starts.npy")
-        photo_codes = Extracted.load(folder / _EXTRACTED).photo_codes
-        self._photos = self.space.normal(photo_codes).numpy()
-        self._codes = [self._normal(folder / _CODES.format(number)) for number in range(copies)]
-        self._people = [np.load(folder / _PEOPLE.format(number)) for number in range(copies)]
+        self._photo = self.space.of_moves(torch.zeros_like(self.space.mean)).numpy()
+        self._moves = [self._normal(folder / _MOVES.format(number)) for number in range(copies)]
         lengths = np.diff(self.starts).astype(np.float64)
         calm = np.load(folder / "emotion.npy")[:, EMOTIONS.index("neutral")] >= _NEUTRAL_SHARE
         weights = lengths * calm * (lengths >= num_frames - _TAIL_ROWS)
@@ -304,7 +294,7 @@ class CodeWindows:
         self._cumulative = np.cumsum(weights) / weights.sum()
 
     def _normal(self, path: Path) -> NDArray[np.float16]:
-        return self.space.normal(torch.from_numpy(np.load(path).astype(np.float32))).half().numpy()
+        return self.space.of_moves(torch.from_numpy(np.load(path).astype(np.float32))).half().numpy()
 
     def batch(self, step: int) -> MotionWindow:
         """The batch of a step; utterances are drawn in proportion to their length."""
@@ -314,46 +304,36 @@ class CodeWindows:
         return split_window(motion, speech)
 
     def _window(self, rng: np.random.Generator) -> Iterator[NDArray[np.float32]]:
-        """Codes (frames + 1, M), the hint first, and speech vectors (frames + 1, V, A)."""
+        """Motion (frames + 1, M), the hint first, and speech vectors (frames + 1, V, A)."""
         number = int(np.searchsorted(self._cumulative[:-1], rng.random(), side="right"))
-        take = int(rng.integers(len(self._codes)))
-        codes, features = self._codes[take], self.features[rng.integers(len(self.features))]
+        moves = self._moves[rng.integers(len(self._moves))]
+        features = self.features[rng.integers(len(self.features))]
         first, end = int(self.starts[number]), int(self.starts[number + 1])
         latest = max(first, min(end - 1, end - self.num_frames + _TAIL_ROWS))
         start = first if rng.random() < _START_SHARE else int(rng.integers(first, latest + 1))
         stop = min(end, start + self.num_frames)
         missing = self.num_frames - (stop - start)
-        hint = self._photos[self._people[take][number]] if start == first else codes[start - 1]
-        motion = np.pad(codes[start:stop].astype(np.float32), ((0, missing), (0, 0)), mode="edge")
+        hint = self._photo if start == first else moves[start - 1]
+        motion = np.pad(moves[start:stop].astype(np.float32), ((0, missing), (0, 0)), mode="edge")
         heard = np.pad(features[start:stop].astype(np.float32), ((1, missing), (0, 0), (0, 0)))
         yield np.concatenate([hint[None].astype(np.float32), motion])
         yield heard.reshape(len(heard), self.vectors_per_frame, -1)
 
 
-def write_debug_codes(folder: Path) -> None:
-    """Material for the preset "tiny": three utterances whose codes follow one feature."""
+def write_debug_moves(folder: Path) -> None:
+    """Material for the preset "tiny": three utterances whose moves follow one feature."""
     config = get_motion_preset("tiny")
     rng = np.random.default_rng(0)
     features = rng.standard_normal((150, 4, config.vectors_per_frame * config.audio_dim // 4)).astype(np.float16)
-    codes = np.tanh(features[:, 0, :1] * rng.uniform(0.1, 0.5, (1, config.motion_dim))).astype(np.float32)
-    people = 2
+    moves = (features[:, 0, :1] * rng.uniform(0.1, 0.5, (1, config.motion_dim))).astype(np.float32)
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "features-0.npy", features)
     np.save(folder / "starts.npy", np.array([0, 70, 85, 150]))
     np.save(folder / "emotion.npy", np.eye(len(EMOTIONS), dtype=np.float32)[[EMOTIONS.index("neutral")] * 3])
-    np.save(folder / _CODES.format(0), codes.astype(np.float16))
-    np.save(folder / _PEOPLE.format(0), np.array([0, 1, 0]))
-    values = torch.from_numpy(codes)
-    Extracted(
-        codes=values,
-        motion=torch.zeros(len(codes), MOTION_DIM),
-        person=torch.zeros(len(codes), dtype=torch.int64),
-        photo_codes=values[:people].clone(),
-        rest=torch.zeros(people, 52),
-    ).save(folder / _EXTRACTED)
-    _save_space(
-        CodeSpace.fitted(values + 0.01 * torch.from_numpy(rng.standard_normal(values.shape).astype(np.float32))), folder
-    )
+    np.save(folder / _MOVES.format(0), moves.astype(np.float16))
+    values = torch.from_numpy(moves)
+    noise = torch.from_numpy(rng.standard_normal(moves.shape).astype(np.float32))
+    save_space(CodeSpace.fitted(values + 0.01 * noise), values, folder)
     (folder / _INDEX).write_text(json.dumps({"copies": 1}) + "\n")
 
 

@@ -116,14 +116,15 @@ class ImplicitMotionGenerator:
         )
         by_track = of_controls(controls, (config.num_frames - settings.overlap) / MOTION_RATE_HZ)
         statistics = self.statistics if controls.track is None else by_track
+        portrait_code = self.read_portrait(portrait)
         pieces = WindowedSampler(self.network, settings).sample(
             (self._speech(block).to(device) for block in features),
-            portrait=self.space.normal(self.read_portrait(portrait)).to(device),
+            portrait=self.space.normal(portrait_code, portrait_code).to(device),
             draw_noise=lambda: torch.randn(config.num_frames, config.motion_dim, generator=random),
             statistics=in_normal_units(statistics),
         )
         for piece in pieces:
-            yield MotionCodes(self.space.codes(piece.cpu()).numpy(), SPACE)
+            yield MotionCodes(self.space.codes(piece.cpu(), portrait_code).numpy(), SPACE)
 
     def _speech(self, block: SpeechFeatures) -> Tensor:
         """Features (t, L, C) as (t, V, A): layers side by side where the transformer takes fewer and wider ones."""
