@@ -223,6 +223,8 @@ def test_options_of_the_system(generator):
     assert system.configure({"renderer": "mesh"}).space == "arkit"
     with pytest.raises(ControlsError, match="option renderer is 'oil'"):
         system.configure({"renderer": "oil"})
+    with pytest.raises(ControlsError, match="video_steps is 0"):
+        system.configure({"video_steps": "0"})
     with pytest.raises(ControlsError, match="no option 'colour'"):
         system.configure({"colour": "red"})
 

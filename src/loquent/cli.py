@@ -99,7 +99,7 @@ SystemOptions = Annotated[
 ]  # fmt: skip
 RendererOption = Annotated[
     str | None,
-    typer.Option(help="What draws the face, for a system that leaves the choice, such as moditalker: mesh.",
+    typer.Option(help="What draws the face, for a system that leaves the choice, such as moditalker: mesh or video.",
                  rich_help_panel=_RUN, show_default=False),
 ]  # fmt: skip
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=_RUN)]
@@ -109,6 +109,21 @@ TextOption = Annotated[
                  show_default=False),
 ]  # fmt: skip
 VoiceOption = Annotated[str, typer.Option(help="espeak-ng's voice for --text.", rich_help_panel=_FILES)]
+_DRIVE = "Following a video"
+DriveOption = Annotated[
+    Path | None,
+    typer.Option(help="Move like the person in this video, instead of generating motion; its sound is used where no"
+                 " speech is given.", rich_help_panel=_DRIVE, show_default=False),
+]  # fmt: skip
+DriveModeOption = Annotated[
+    Literal["relative", "absolute"],
+    typer.Option(help="Whether what changes in the video is added to the photo's own pose and expression, or takes"
+                 " their place.", rich_help_panel=_DRIVE),
+]  # fmt: skip
+DriveExpressionOption = Annotated[float, typer.Option(help="Brows, cheeks and nose, 0 to 2.", rich_help_panel=_DRIVE)]
+DriveLipsOption = Annotated[float, typer.Option(help="Lips and jaw, 0 to 2.", rich_help_panel=_DRIVE)]
+DriveEyesOption = Annotated[float, typer.Option(help="Lids and gaze, 0 to 2.", rich_help_panel=_DRIVE)]
+DrivePoseOption = Annotated[float, typer.Option(help="The head, 0 to 2.", rich_help_panel=_DRIVE)]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.", rich_help_panel=_FILES)]
 
 
@@ -156,6 +171,12 @@ def animate(
                      help="Draw this motion (ARKit CSV or JSON) as it is, instead of generating one;"
                      " speech is optional then."),
     ] = None,
+    drive: DriveOption = None,
+    drive_mode: DriveModeOption = "relative",
+    drive_expression: DriveExpressionOption = 1.0,
+    drive_lips: DriveLipsOption = 1.0,
+    drive_eyes: DriveEyesOption = 1.0,
+    drive_pose: DrivePoseOption = 1.0,
     manifest: Annotated[
         Path | None,
         typer.Option(rich_help_panel=_FILES, show_default=False,
@@ -209,6 +230,7 @@ def animate(
     Every video says in its metadata that it is generated. Animate only people who have agreed to it.
     """
     from loquent.batch import Job, jobs_from_arguments, jobs_from_manifest
+    from loquent.driving import DriveSettings
     from loquent.media.video import parse_fps
     from loquent.options import split_options
     from loquent.pipeline import FaceSettings, VideoSettings
@@ -219,6 +241,10 @@ def animate(
         sound=None,
         output=Path(),
         motion=motion,
+        drive=drive,
+        drive_settings=DriveSettings(
+            mode=drive_mode, expression=drive_expression, lips=drive_lips, eyes=drive_eyes, pose=drive_pose
+        ),
         controls=Controls(
             emotion=emotion, emotion_strength=emotion_strength, amount=amount, head=head, brows=brows, blinks=blinks,
             lips=lips, keep_expression=keep_expression, seed=seed, steps=steps, guidance=guidance,
@@ -482,7 +508,10 @@ def _animate_one(head: TalkingHead, job: Job, place: str, *, sidecar: bool, dry_
     started = time.perf_counter()
     with _stderr().status(f"{place}Reading {job.label}"):
         source = job.sound.source() if job.sound is not None else None
-        work = head.prepare(job.photo, source, job.controls, motion=job.motion, video=job.video, face=job.face)
+        work = head.prepare(
+            job.photo, source, job.controls, motion=job.motion, drive=job.drive, drive_settings=job.drive_settings,
+            video=job.video, face=job.face,
+        )  # fmt: skip
     if dry_run:
         _print_plan(head, job, work)
         return
@@ -518,7 +547,7 @@ def _print_plan(head: TalkingHead, job: Job, work: Work) -> None:
         "face": f"{right - left:.0f}x{bottom - top:.0f} px at ({left:.0f}, {top:.0f}), raised {pitch:+.0f}°,"
         f" turned {yaw:+.0f}°, tilted {roll:+.0f}°, found by {portrait.face.backend}",
         "speech": f"{work.speech.name}, {work.speech.duration_s:.2f} s" if work.speech else "none",
-        "motion": f"from {job.motion}" if job.motion else generated,
+        "motion": f"from {job.motion or job.drive}" if job.motion or job.drive else generated,
         "video": f"{job.output}, {size_px[0]}x{size_px[1]}, {work.num_frames} frames at {work.video.fps:g} a second",
     }
     for name, value in rows.items():

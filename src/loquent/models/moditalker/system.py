@@ -1,14 +1,17 @@
-"""MoDiTalker as a system: AToM's motion, drawn by the mesh renderer."""
+"""MoDiTalker as a system: AToM's motion, drawn by MToV or by the mesh renderer."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from loquent.errors import ControlsError
 from loquent.models.moditalker.config import AtomConfig
 from loquent.models.moditalker.landmarks import VECTOR_DIM, canonical_of_expression, canonical_of_photo
+from loquent.models.moditalker.rendering import FAST, MOTION_SPACE, VideoNetworks, VideoRenderer
 from loquent.motion.face_model import fit_face
 from loquent.options import parse_options
 from loquent.speech.encoder import SUBFRAMES, LogMelEncoder
@@ -24,15 +27,23 @@ if TYPE_CHECKING:
     from loquent.models.moditalker.generate import AtomGenerator
     from loquent.types import Motion, Portrait, Renderer, SpeechEncoder
 
-LANDMARK_SPACE = "moditalker-landmarks"
 PUBLISHED_ENCODER = "facebook/hubert-large-ls960-ft"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MoDiTalkerOptions:
-    """What a user may ask of the system beyond `Controls`."""
+    """What a user may ask of the system beyond `Controls`.
 
-    renderer: Literal["mesh"] = "mesh"
+    Raises:
+        ControlsError: a value is out of its range.
+    """
+
+    renderer: Literal["mesh", "video"] = "mesh"  # video is MToV; the mesh renderer is sharper and faster
+    video_steps: int = FAST.steps  # of MToV's sampler
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.video_steps <= 1000:
+            raise ControlsError(f"video_steps is {self.video_steps}; choose a number from 1 to 1000")
 
 
 def load_moditalker(name: str, weights: Path, device: str = "cpu") -> System:
@@ -70,9 +81,12 @@ def as_system(
         return as_system(name, encoder, generator, parse_options(MoDiTalkerOptions, values, name), device)
 
     def make_renderer(portrait: Portrait, size: int | None) -> Renderer[Motion]:
-        from loquent.render.mesh import MeshRenderer
+        if options.renderer == "mesh":
+            from loquent.render.mesh import MeshRenderer
 
-        return MeshRenderer(portrait, size=size)
+            return MeshRenderer(portrait, size=size)
+        settings = replace(FAST, steps=options.video_steps)
+        return LandmarkRenderer(VideoRenderer(load_video(device), portrait, size=size, settings=settings), portrait)
 
     return System(
         name=name,
@@ -84,11 +98,20 @@ def as_system(
     )
 
 
+@cache
+def load_video(device: str) -> VideoNetworks:
+    """MToV's networks as shipped.
+
+    Raises:
+        WeightsError: a file is missing or does not fit.
+    """
+    return VideoNetworks.from_pretrained(WEIGHTS_DIR / "moditalker-video", device)
+
+
 class LandmarkRenderer:
     """Lets a renderer of landmark motion draw face parameters. Implements `loquent.types.Renderer`.
 
-    The codes (T, 210) are the 204 numbers of the landmarks' way from the photo's own, in decimetres
-    (`landmarks.to_vector` with scale 1), then rotation and translation of the head as in `types.Motion`.
+    `rendering.MOTION_SPACE` is the space it turns them into.
     """
 
     def __init__(self, renderer: Renderer[MotionCodes], portrait: Portrait) -> None:
@@ -103,4 +126,4 @@ class LandmarkRenderer:
     def render(self, motion: Motion) -> Iterator[NDArray[np.uint8]]:
         moved = (canonical_of_expression(self._shape, motion.expression) - self._photo).reshape(-1, VECTOR_DIM)
         codes = np.concatenate([moved, motion.rotation, motion.translation], axis=1).astype(np.float32)
-        yield from self._renderer.render(MotionCodes(codes, LANDMARK_SPACE, motion.rate_hz))
+        yield from self._renderer.render(MotionCodes(codes, MOTION_SPACE, motion.rate_hz))
