@@ -43,7 +43,7 @@ class ExpressionPrior:
         """Measured on weights (T, K); `floor` is the least standard deviation."""
         expression = np.asarray(expression, np.float64)
         covariance = np.cov(expression.T) + floor**2 * np.eye(expression.shape[1])
-        return ExpressionPrior(expression.mean(0), np.linalg.inv(covariance))
+        return ExpressionPrior(np.asarray(expression.mean(0), np.float64), np.linalg.inv(covariance))
 
     @staticmethod
     def broad() -> ExpressionPrior:
