@@ -12,7 +12,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from loquent import provenance
+from loquent.driving import DriveSettings
 from loquent.errors import LoquentError
+from loquent.media.video import probe
 from loquent.motion.control_track import ControlTrack
 from loquent.pipeline import FaceSettings, VideoSettings, describe_settings
 from loquent.types import Controls, Speech
@@ -55,6 +57,8 @@ class Job:
     sound: Sound | None
     output: Path
     motion: Path | None = None
+    drive: Path | None = None  # a video to follow
+    drive_settings: DriveSettings = field(default_factory=DriveSettings)
     controls: Controls = field(default_factory=Controls)
     video: VideoSettings = field(default_factory=VideoSettings)
     face: FaceSettings = field(default_factory=FaceSettings)
@@ -62,7 +66,8 @@ class Job:
 
     @property
     def label(self) -> str:
-        parts = [self.photo.name, self.sound.label if self.sound else None, self.motion.name if self.motion else None]
+        others = [path.name if path else None for path in (self.motion, self.drive)]
+        parts = [self.photo.name, self.sound.label if self.sound else None, *others]
         return " + ".join(part for part in parts if part)
 
     def settings(self, system_name: str) -> dict[str, Any]:
@@ -75,7 +80,12 @@ class Job:
             )
         if self.motion is not None:
             inputs["motion"] = _named_hash(self.motion)
-        return describe_settings(inputs, system_name, self.controls, self.video, self.face, self.options)
+        if self.drive is not None:
+            inputs["drive"] = _named_hash(self.drive)
+            if self.sound is None and probe(self.drive).audio_codec is not None:
+                inputs["speech"] = inputs["drive"]
+        drive = self.drive_settings if self.drive is not None else None
+        return describe_settings(inputs, system_name, self.controls, self.video, self.face, self.options, drive)
 
     def is_finished(self, system_name: str) -> bool:
         """Whether `output` exists and says that it was made with exactly these settings and files."""
@@ -115,8 +125,10 @@ def jobs_from_arguments(
     """
     if not photos:
         raise LoquentError("no photo among the inputs; pass a picture of a face, such as photo.jpg")
-    if not sounds and template.motion is None:
-        raise LoquentError("no recording among the inputs; pass one, such as speech.wav, or --text or --motion")
+    if not sounds and template.motion is None and template.drive is None:
+        raise LoquentError(
+            "no recording among the inputs; pass one, such as speech.wav, or --text, --motion or --drive"
+        )
     pairs = [(photo, sound) for photo in photos for sound in (sounds or [None])]
     if len(pairs) == 1 and output is not None and not output.is_dir():
         outputs = [output]
@@ -125,7 +137,9 @@ def jobs_from_arguments(
             raise LoquentError(
                 f"{output}: {len(pairs)} videos are to be made; name a folder instead, such as -o videos"
             )
-        outputs = _unique_names([_name(photo, sound, template.motion) for photo, sound in pairs], output or Path())
+        outputs = _unique_names(
+            [_name(photo, sound, template.motion or template.drive) for photo, sound in pairs], output or Path()
+        )
     return [
         replace(template, photo=photo, sound=sound, output=target)
         for (photo, sound), target in zip(pairs, outputs, strict=True)
@@ -135,7 +149,7 @@ def jobs_from_arguments(
 def jobs_from_manifest(manifest: Path, template: Job, output: Path | None = None) -> list[Job]:
     """One video a row of a CSV file (with a header) or a JSON-lines file.
 
-    Columns: photo, output, and speech or text (with voice) or motion; then, where a row differs from the command line,
+    Columns: photo, output, and speech or text (with voice), motion or drive; then, where a row differs from the command line,
     any control (emotion, seed, ...), controls (a control track's file), fps, size, quality, preset, face. Paths count
     from the manifest's folder, outputs from `output` when it is given.
 
@@ -201,8 +215,8 @@ class _ManifestRow(BaseModel):
     def _check_sound(self) -> _ManifestRow:
         if self.speech is not None and self.text is not None:
             raise ValueError("give speech or text, not both")
-        if self.speech is None and self.text is None and self.motion is None:
-            raise ValueError("give speech, text or motion")
+        if self.speech is None and self.text is None and self.motion is None and self.drive is None:
+            raise ValueError("give speech, text, motion or drive")
         return self
 
     def to_job(self, template: Job, input_folder: Path, output_folder: Path) -> Job:
@@ -218,6 +232,7 @@ class _ManifestRow(BaseModel):
             sound=sound,
             output=output_folder / self.output,
             motion=motion,
+            drive=template.drive if self.drive is None else input_folder / self.drive,
             controls=replace(template.controls, **self._given(Controls), **self._track(input_folder)),
             video=replace(template.video, **self._given(VideoSettings)),
             face=replace(template.face, **self._given(FaceSettings)),

@@ -26,6 +26,7 @@ from loquent.types import MOTION_RATE_HZ, Clip, Controls, Face, Motion, Photo, P
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from loquent.driving import DriveSettings, DrivingVideo
     from loquent.face.analyze import FaceBackend
     from loquent.media.audio import SpeechSource
     from loquent.media.image import PictureSource
@@ -83,10 +84,17 @@ class Work:
     controls: Controls
     video: VideoSettings
     settings: dict[str, Any]  # what re-creates the video
+    drive: DrivingVideo | None = None  # whose face is followed, instead of generating motion
 
     @property
     def num_frames(self) -> int:
-        """Frames of the video: those that cover the speech, or the motion when there is no speech."""
+        """Frames of the video: those that cover the speech, or the motion when there is no speech.
+
+        With a driving video, those that cover it, or the speech if that is shorter.
+        """
+        if self.drive is not None:
+            covered = max(1, round(self.drive.duration_s * self.video.fps))
+            return covered if self.speech is None else min(covered, self.speech.num_frames(self.video.fps))
         if self.speech is not None:
             return self.speech.num_frames(self.video.fps)
         assert self.motion is not None
@@ -160,19 +168,27 @@ class TalkingHead:
         controls: Controls | None = None,
         *,
         motion: Motion | str | Path | None = None,
+        drive: str | Path | None = None,
+        drive_settings: DriveSettings | None = None,
         video: VideoSettings | None = None,
         face: FaceSettings | None = None,
     ) -> Work:
         """Reads and checks everything that a video needs. Arguments as in `animate`."""
         from loquent.media.audio import read_audio
 
-        if speech is None and motion is None:
+        if speech is None and motion is None and drive is None:
             raise LoquentError("neither speech nor motion was given; pass a recording, or a motion to draw")
+        if motion is not None and drive is not None:
+            raise LoquentError("a motion and a driving video were both given; leave one out")
         face = face or FaceSettings()
         controls, video = controls or Controls(), video or VideoSettings()
         if motion is not None and controls.track is not None:
             raise LoquentError("a motion is drawn as it is, so a control track has no effect on it; leave one out")
         portrait = self.portrait(photo, face=face.face, face_backend=face.backend, face_model=face.model)
+        driving = None
+        if drive is not None:
+            driving = self._driving_video(drive, drive_settings, face)
+            speech = drive if speech is None and driving.has_sound else speech
         speech = speech if speech is None or isinstance(speech, Speech) else read_audio(speech)
         inputs = {"photo": {"name": portrait.photo.name, "sha256": portrait.photo.sha256}}
         if speech is not None:
@@ -185,8 +201,21 @@ class TalkingHead:
         if motion is not None:
             self._check_speaks_arkit("draw a motion file of face parameters")
             motion, inputs["motion"] = _read_motion(motion)
-        settings = describe_settings(inputs, self.system.name, controls, video, face, self.options)
-        return Work(portrait, speech, motion, controls, video, settings)
+        if driving is not None:
+            inputs["drive"] = {"name": driving.path.name, "sha256": provenance.file_sha256(driving.path)}
+        settings = describe_settings(
+            inputs, self.system.name, controls, video, face, self.options, driving.settings if driving else None
+        )
+        return Work(portrait, speech, motion, controls, video, settings, driving)
+
+    def _driving_video(self, path: str | Path, settings: DriveSettings | None, face: FaceSettings) -> DrivingVideo:
+        from loquent.driving import DrivingVideo
+
+        if self.system.follow is None:
+            raise LoquentError(
+                f"the system {self.system.name!r} cannot follow a driving video; choose the system {DEFAULT_SYSTEM!r}"
+            )
+        return DrivingVideo.open(path, settings, backend=face.backend, model=face.model)
 
     def animate(
         self,
@@ -196,6 +225,8 @@ class TalkingHead:
         output: str | Path | None = None,
         *,
         motion: Motion | str | Path | None = None,
+        drive: str | Path | None = None,
+        drive_settings: DriveSettings | None = None,
         fps: float = MOTION_RATE_HZ,
         size: int | None = None,
         quality: int = 80,
@@ -217,6 +248,9 @@ class TalkingHead:
                 folder of PNG files. An existing file is replaced. None keeps the frames in memory, in `Clip.frames`.
             motion: draws this motion, or the one in this file (ARKit CSV or JSON), as it is, instead of generating one;
                 `controls` are of no effect then.
+            drive: a video whose face is followed, instead of generating motion; its sound is used where `speech` is not
+                given.
+            drive_settings: how it is followed.
             fps: frames a second of the video.
             size: longest side of the video in pixels; None keeps the photo's.
             quality: 1 to 100; 80 shows no loss, 50 makes small files.
@@ -236,6 +270,8 @@ class TalkingHead:
             speech,
             controls,
             motion=motion,
+            drive=drive,
+            drive_settings=drive_settings,
             video=VideoSettings(fps=fps, size=size, quality=quality, preset=preset),
             face=FaceSettings(face=face, backend=face_backend),
         )
@@ -315,14 +351,27 @@ class TalkingHead:
         from loquent.motion.resample import resample
 
         if work.motion is not None:
-            pieces = (work.motion[start : start + _PIECE_FRAMES] for start in range(0, len(work.motion), _PIECE_FRAMES))
+            return Ahead(resample(_in_pieces(work.motion), work.video.fps, work.num_frames))
+        portrait, keeps = work.portrait, True
+        if work.drive is not None:
+            pieces, keeps = self._followed(portrait, work.drive), work.drive.settings.mode == "relative"
         else:
             assert work.speech is not None
             features = self.system.encoder.encode(work.speech)
-            pieces = self.system.generator.generate(features, work.portrait, work.controls)
-            if self.system.space == Motion.space:
-                pieces = apply_controls(pieces, work.controls, work.portrait.rest_expression, work.portrait.pose_rad)
+            pieces = self.system.generator.generate(features, portrait, work.controls)
+        if self.system.space == Motion.space:
+            kept = portrait.rest_expression if keeps else None
+            pieces = apply_controls(pieces, work.controls, kept, portrait.pose_rad)
         return Ahead(resample(pieces, work.video.fps, work.num_frames))
+
+    def _followed(self, portrait: Portrait, drive: DrivingVideo) -> Iterator[Any]:
+        assert self.system.follow is not None
+        yield from _in_pieces(self.system.follow(portrait, drive))
+
+
+def _in_pieces(motion: SomeMotion) -> Iterator[SomeMotion]:
+    for start in range(0, len(motion), _PIECE_FRAMES):
+        yield motion[start : start + _PIECE_FRAMES]
 
 
 def _draw(
@@ -371,16 +420,20 @@ def describe_settings(
     video: VideoSettings,
     face: FaceSettings,
     options: Mapping[str, Any] | None = None,
+    drive: DriveSettings | None = None,
 ) -> dict[str, Any]:
     """Everything that re-creates a video; plain values, fit for JSON.
 
     Args:
-        inputs: name and sha256 of each of photo, speech and motion that is used.
+        inputs: name and sha256 of each of photo, speech, motion and driving video that is used.
         system: name of the system.
         controls, video, face: as used.
         options: of this system alone.
+        drive: how a driving video is followed.
     """
     stated = {"options": {name: str(value) for name, value in options.items()}} if options else {}
+    if drive is not None:
+        stated["drive"] = asdict(drive)
     return {
         "loquent": __version__,
         "system": system,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from loquent.errors import ControlsError, LoquentError, WeightsError
 
 if TYPE_CHECKING:
-    from loquent.types import MotionGenerator, Portrait, Renderer, SpeechEncoder
+    from loquent.driving import DrivingVideo
+    from loquent.types import AnyMotion, Motion, MotionGenerator, Portrait, Renderer, SpeechEncoder
 
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 DEFAULT_SYSTEM = "starter"
@@ -28,6 +29,9 @@ class System:
     make_renderer: Callable[[Portrait, int | None], Renderer[Any]]  # portrait, longest side of the frames in px or None
     device: str = "cpu"
     space: str = "arkit"  # of the motion between generator and renderer: `Motion`, or `MotionCodes` of that space
+    # Motion of the portrait's face that follows a driving video; None: the system cannot. Not subject to controls yet
+    # where the space is "arkit", as what a generator makes.
+    follow: Callable[[Portrait, DrivingVideo], AnyMotion] | None = None
     configure: Callable[[Mapping[str, Any]], System] | None = (
         None  # the same with options of its own; None: it has none
     )
@@ -143,7 +147,14 @@ def _build_starter(entry: SystemEntry, device: str) -> System:
         generator=MotionFlowGenerator.from_pretrained(entry.weights, device),
         make_renderer=lambda portrait, size: MeshRenderer(portrait, size=size),
         device=device,
+        follow=_follow_with_face_parameters,
     )
+
+
+def _follow_with_face_parameters(portrait: Portrait, video: DrivingVideo) -> Motion:
+    from loquent.motion.driven import follow_video
+
+    return follow_video(portrait, video)
 
 
 def _build_moda(entry: SystemEntry, device: str) -> System:

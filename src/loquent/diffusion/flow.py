@@ -76,10 +76,18 @@ def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
 
 
 @torch.no_grad()
-def euler(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: Tensor) -> Tensor:
-    """Carries `x` from times[0] to times[-1]; `velocity` takes x (B, ...) and sigma (B,)."""
+def euler(
+    velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: Tensor, reuse_below: float = 0.0
+) -> Tensor:
+    """Carries `x` from times[0] to times[-1]; `velocity` takes x (B, ...) and sigma (B,).
+
+    Steps narrower than `reuse_below` take the velocity of the step before them.
+    """
+    v: Tensor | None = None
     for sigma, sigma_next in itertools.pairwise(times.to(x.device)):
-        x = x + (sigma_next - sigma) * velocity(x, sigma.expand(len(x)))
+        if v is None or sigma - sigma_next >= reuse_below:
+            v = velocity(x, sigma.expand(len(x)))
+        x = x + (sigma_next - sigma) * v
     return x
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +36,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 MIN_DETECTION, MIN_PRESENCE = 0.4, 0.85
+MIN_FOLLOWED = 0.5  # presence at which a face that was there in the frame before is still there
 NUM_APPROACHES = 3  # looks at one crop each, to centre the next one better
 NEIGHBOURHOOD = 2.4  # side of what is looked at round a face, in units of the detection's side
 MAX_FACE_PX = 320.0  # larger faces are shrunk to this: the nearest network sees 0.6 of it on 64 pixels
@@ -105,30 +106,70 @@ class _Found:
     score: float
 
 
+@dataclass(frozen=True, eq=False)
+class _View:
+    """The part of a picture round a face, shrunk where the face is large."""
+
+    pixels: NDArray[np.uint8]
+    left: int
+    top: int
+    scale: float
+
+    @staticmethod
+    def round_face(pixels: NDArray[np.uint8], square: Square) -> _View | None:
+        """Of a face whose tight square is given; None when that lies outside the picture."""
+        reach = 0.5 * NEIGHBOURHOOD * square.side_px
+        left, top = max(0, int(square.centre_x - reach)), max(0, int(square.centre_y - reach))
+        window = pixels[top : int(square.centre_y + reach) + 1, left : int(square.centre_x + reach) + 1]
+        if not window.size:
+            return None
+        scale = min(1.0, MAX_FACE_PX / square.side_px)
+        if scale < 1:
+            window = np.asarray(cv2.resize(window, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+        return _View(window, left, top, scale)
+
+    def square(self, square: Square) -> Square:
+        """A square of the picture, in the view."""
+        return Square(
+            (square.centre_x - self.left + 0.5) * self.scale - 0.5,
+            (square.centre_y - self.top + 0.5) * self.scale - 0.5,
+            square.side_px * self.scale,
+            square.roll_rad,
+        )
+
+    def to_photo(self, landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Landmarks of the view (478, 3) in the picture."""
+        placed = landmarks.copy()
+        placed[:, :2] = (placed[:, :2] + 0.5) / self.scale - 0.5 + np.array([self.left, self.top], np.float32)
+        placed[:, 2] /= self.scale
+        return placed
+
+
 def _find(model: Landmarker, pixels: NDArray[np.uint8], detection: Detection) -> _Found | None:
     """The face at a detection; None when the landmarker sees none. Large faces are looked at in a smaller picture."""
-    square = detection.square
-    reach = 0.5 * NEIGHBOURHOOD * square.side_px
-    left, top = max(0, int(square.centre_x - reach)), max(0, int(square.centre_y - reach))
-    window = pixels[top : int(square.centre_y + reach) + 1, left : int(square.centre_x + reach) + 1]
-    if not window.size:
+    view = _View.round_face(pixels, detection.square)
+    if view is None:
         return None
-    scale = min(1.0, MAX_FACE_PX / square.side_px)
-    if scale < 1:
-        window = np.asarray(cv2.resize(window, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-    near = Square(
-        (square.centre_x - left + 0.5) * scale - 0.5,
-        (square.centre_y - top + 0.5) * scale - 0.5,
-        square.side_px * scale,
-        square.roll_rad,
-    )
-    found = _approach(model, window, Detection(near, detection.score))
+    found = _approach(model, view.pixels, Detection(view.square(detection.square), detection.score))
     if found is None:
         return None
-    landmarks = refine(model, window, found.landmarks)
-    landmarks[:, :2] = (landmarks[:, :2] + 0.5) / scale - 0.5 + np.array([left, top], np.float32)
-    landmarks[:, 2] /= scale
+    landmarks = view.to_photo(refine(model, view.pixels, found.landmarks))
     return _Found(landmarks, part_square("face", landmarks), found.score)
+
+
+@torch.inference_mode()
+def follow_landmarks(pixels: NDArray[np.uint8], before: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """Landmarks (478, 3) of the face that had the given ones in the frame before; None when it is gone."""
+    model = load_landmarker()
+    wide = part_square("face", before)
+    view = _View.round_face(pixels, replace(wide, side_px=wide.side_px / FACE_MARGIN))
+    if view is None:
+        return None
+    square = view.square(wide)
+    points, logit = model.find_face(to_network(cut(view.pixels, square, model.config.face.crop_size).pixels[None]))
+    if torch.sigmoid(logit) < MIN_FOLLOWED:
+        return None
+    return view.to_photo(refine(model, view.pixels, square.to_photo(points[0].numpy())))
 
 
 @torch.inference_mode()

@@ -17,5 +17,6 @@ MIN_FPS = 1
 MAX_FPS = 240
 MIN_VIDEO_SIDE_PX = 16
 MAX_VIDEO_SIDE_PX = 8192
+MAX_DRIVE_S = 600.0  # of a driving video; every frame of it is looked at
 MAX_GIF_FPS = 50  # viewers slow down frames shorter than 20 ms
 QUEUED_FRAMES = 8  # frames that wait for the encoder; more would only cost memory

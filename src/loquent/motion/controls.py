@@ -43,8 +43,8 @@ KEPT_CHANNELS = _indices("mouthSmile", "mouthDimple", "cheekSquint", "brow", "ey
 KEPT_MOUTH_CHANNELS = _indices("mouthSmile", "mouthDimple")
 _ROUND_CHANNELS = _indices("mouthPucker", "mouthFunnel")
 _SMILING = [EMOTIONS.index(name) for name in ("neutral", "happiness")]
-_SQUINT_CHANNELS = _indices("eyeSquint")
-_OPEN_CHANNELS = _indices("eyeWide", "eyeLook")  # move lids that are not closed
+SQUINT_CHANNELS = _indices("eyeSquint")
+OPEN_CHANNELS = _indices("eyeWide", "eyeLook")  # move lids that are not closed
 
 _SQUINT_OF_BLINK = 0.08
 # A turning head sways: translation x, y in interocular distances for each radian of pitch, yaw, roll.
@@ -80,7 +80,7 @@ def apply_controls(
         head = (values.head * values.amount)[:, None]
         expression = piece.expression * _factors(values)
         expression += _kept_beside(expression, rest, values)
-        expression += _look_weights(look)
+        expression += look_weights(look)
         yield replace(
             piece,
             expression=_with_closed_eyes(np.clip(expression, 0, 1), values.closure[:, None]),
@@ -110,7 +110,7 @@ def _kept_beside(expression: NDArray, rest: NDArray, values: ControlValues) -> N
     return kept
 
 
-def _look_weights(gaze_rad: NDArray) -> NDArray[np.float32]:
+def look_weights(gaze_rad: NDArray) -> NDArray[np.float32]:
     """ARKit's look weights (T, 52) of a gaze (T, 2): the lids follow the eyes."""
     weights = np.zeros((len(gaze_rad), len(ARKIT_NAMES)), np.float32)
     up, right = gaze_rad[:, 0] / _FARTHEST_UP_RAD, gaze_rad[:, 1] / _FARTHEST_ASIDE_RAD  # right in the picture
@@ -125,7 +125,7 @@ def _look_weights(gaze_rad: NDArray) -> NDArray[np.float32]:
 def _with_closed_eyes(expression: NDArray, closure: NDArray) -> NDArray[np.float32]:
     """The expression (T, 52) with lids closed at least as far as `closure` (T, 1) says."""
     expression[:, BLINK_CHANNELS] = np.maximum(expression[:, BLINK_CHANNELS], closure)
-    expression[:, _OPEN_CHANNELS] *= 1 - closure
-    squint = expression[:, _SQUINT_CHANNELS] + _SQUINT_OF_BLINK * closure
-    expression[:, _SQUINT_CHANNELS] = np.minimum(squint, 1)
+    expression[:, OPEN_CHANNELS] *= 1 - closure
+    squint = expression[:, SQUINT_CHANNELS] + _SQUINT_OF_BLINK * closure
+    expression[:, SQUINT_CHANNELS] = np.minimum(squint, 1)
     return expression

@@ -48,7 +48,7 @@ EYES = (
     (topology.RIGHT_EYE_UPPER, topology.RIGHT_EYE_LOWER, topology.RIGHT_IRIS, "eyeBlinkRight"),
 )
 _LID_REACH = 0.06
-_EYEBALL_RADIUS = 0.135  # 12 mm in interocular distances of 89 mm
+EYEBALL_RADIUS = 0.135  # 12 mm in interocular distances of 89 mm
 
 # Prior standard deviation of each weight in a photo. Channels not named are not estimated: a single photo shows them
 # too ambiguously, and a wrong value would be taken off the person's neutral face.
@@ -237,7 +237,7 @@ class FaceShape:
         weights = np.asarray(expression, np.float64).reshape(-1, len(ARKIT_NAMES))
         weights = weights[:, [ARKIT_INDEX[name] for name in JAW_NAMES]] * self.jaw_scale
         movement = weights @ face_tables().jaw  # (T, 6)
-        rotation = _rotation_of_vector(movement[:, :3])
+        rotation = rotation_of_vector(movement[:, :3])
         return rotation, JAW_PIVOT - rotation @ JAW_PIVOT + movement[:, 3:]
 
     def _keep_thickness(self, points: NDArray, skip: NDArray) -> None:
@@ -280,11 +280,11 @@ def _turn_irises(points: NDArray, gaze: NDArray) -> None:
     for eye, (_, _, iris, _) in enumerate(EYES):
         angles = np.concatenate([gaze[:, eye], np.zeros((len(gaze), 1))], 1)
         ring = points[:, list(iris)]
-        centre = ring[:, :1] + [0, 0, _EYEBALL_RADIUS]
+        centre = ring[:, :1] + [0, 0, EYEBALL_RADIUS]
         points[:, list(iris)] = (ring - centre) @ rotation_matrix(angles).transpose(0, 2, 1) + centre
 
 
-def _rotation_of_vector(vectors: NDArray) -> NDArray:
+def rotation_of_vector(vectors: NDArray) -> NDArray:
     """Rotation matrices (T, 3, 3) of rotation vectors (T, 3), by Rodrigues' formula."""
     angle = np.linalg.norm(vectors, axis=1)[:, None, None]
     x, y, z = vectors.T
@@ -363,6 +363,15 @@ def _point_precision() -> NDArray[np.float64]:
     return precision
 
 
+@lru_cache(maxsize=1)
+def pose_precision() -> NDArray[np.float64]:
+    """How much each point (N,) says about the head's pose."""
+    precision = _point_precision()
+    weights = (precision[:, 0] / precision.max()) ** 2
+    with_jaw = np.linalg.norm(face_tables().expressions[ARKIT_INDEX["jawOpen"]], axis=1)
+    return weights / (1 + (with_jaw / 0.05) ** 2)  # a jaw that drops must not pass for a head that nods
+
+
 @dataclass(frozen=True, eq=False)
 class _FitSystem:
     """The linear part of the fit; K unknowns: identity directions first, then the weights of _PRIOR."""
@@ -380,7 +389,7 @@ def _fit_system() -> _FitSystem:
     tables = face_tables()
     num_identities = len(tables.identities)
     basis = np.concatenate([tables.identities, tables.expressions[_ESTIMATED]])
-    design = np.concatenate([(basis * _point_precision()).reshape(len(basis), -1), _lip_gap(basis) / _GAP_SIGMA], 1).T
+    design = np.concatenate([(basis * _point_precision()).reshape(len(basis), -1), lip_gap(basis) / _GAP_SIGMA], 1).T
     return _FitSystem(
         basis=basis,
         design=design,
@@ -391,7 +400,7 @@ def _fit_system() -> _FitSystem:
     )
 
 
-def _lip_gap(points: NDArray) -> NDArray:
+def lip_gap(points: NDArray) -> NDArray:
     """Height of the mouth's opening (..., P) at each pair of LIP_PAIRS, of points or displacements (..., N, 3)."""
     return points[..., LIP_PAIRS[1], 1] - points[..., LIP_PAIRS[0], 1]
 
@@ -401,14 +410,12 @@ def _estimate(points_px: NDArray) -> tuple[NDArray, NDArray, float, NDArray]:
     tables, system, precision = face_tables(), _fit_system(), _point_precision()
     num_identities = len(tables.identities)
     jaw = num_identities + list(_PRIOR).index("jawOpen")
-    pose_weights = (precision[:, 0] / precision.max()) ** 2
-    with_jaw = np.linalg.norm(tables.expressions[ARKIT_INDEX["jawOpen"]], axis=1)
-    pose_weights /= 1 + (with_jaw / 0.05) ** 2  # a jaw that drops must not pass for a head that nods
+    pose_weights = pose_precision()
     solution = np.zeros(len(system.basis))
     rotation, scale, origin = similarity(tables.neutral, points_px, pose_weights)
     for _ in range(5):
         in_head = (points_px - origin) @ rotation / scale
-        opening = _lip_gap(in_head)
+        opening = lip_gap(in_head)
         prior = system.prior.copy()
         prior[jaw] += max(float(opening.mean()) - _SMILE_GAP, 0)  # more than the lips' own muscles can open
         target = np.concatenate([((in_head - tables.neutral) * precision).reshape(-1), opening / _GAP_SIGMA])

@@ -8,10 +8,10 @@ channels, I identity channels, L audio layers, C audio channels.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loquent.diffusion.flow import precondition
@@ -20,8 +20,6 @@ from loquent.nn.layers import Mlp, RMSNorm, TimeEmbedder, VectorEmbedder, rms_no
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from torch import Tensor
 
     from loquent.models.moda.config import ModaConfig
 
@@ -157,6 +155,14 @@ class FinalLayer(nn.Module):
         return self.linear(_modulate(x, shift, scale))
 
 
+class Conditions(NamedTuple):
+    """What does not change between the steps of a window, embedded."""
+
+    audio: Tensor  # (B, N, D)
+    emotion: Tensor  # (B, D)
+    identity: Tensor  # (B, D)
+
+
 class MotionTransformer(nn.Module):
     """Velocity of normalised motion given speech, emotion, identity and the motion just before."""
 
@@ -208,19 +214,26 @@ class MotionTransformer(nn.Module):
         Returns:
             Velocity in the same standardised space, (B, N, M).
         """
+        return self.velocity(motion, sigma, previous, self.embed(audio, emotion, identity))
+
+    def embed(self, audio: Tensor, emotion: Tensor, identity: Tensor) -> Conditions:
+        """The part of `forward` that is the same in all steps of a window."""
+        return Conditions(self.audio_embedder(audio), self._embed_emotion(emotion), self.identity_embedder(identity))
+
+    def velocity(self, motion: Tensor, sigma: Tensor, previous: Tensor, given: Conditions) -> Tensor:
+        """The rest of `forward`."""
         num_frames = motion.shape[1]
         if previous.ndim == 2:
             previous = previous[:, None].expand_as(motion)
-        emotion_vector = self._embed_emotion(emotion)  # (B, D)
-        c = self.time_embedder(sigma.float() * TIME_SCALE) + emotion_vector
+        c = self.time_embedder(sigma.float() * TIME_SCALE) + given.emotion  # (B, D)
         repeats = num_frames if self.config.condition_tokens == "per_frame" else 1
         tokens = [
             self.motion_embedder(torch.cat([previous, motion], dim=-1)),
-            self.audio_embedder(audio),
-            emotion_vector[:, None].expand(-1, repeats, -1),
-            self.identity_embedder(identity)[:, None].expand(-1, repeats, -1),
+            given.audio,
+            given.emotion[:, None].expand(-1, repeats, -1),
+            given.identity[:, None].expand(-1, repeats, -1),
         ]
-        table, condition_table = self._rotary_tables(num_frames, motion.device)
+        table, condition_table = self.rotary_tables(num_frames, motion.device)
         for block in self.four_stream_blocks:
             tokens = block(tokens, c, [table, table, None, None])
         pair = [tokens[0], torch.cat(tokens[1:], dim=1)]
@@ -238,7 +251,7 @@ class MotionTransformer(nn.Module):
             return emotion.to(self.emotion_table.weight.dtype) @ self.emotion_table.weight
         return self.emotion_table(emotion)
 
-    def _rotary_tables(self, num_frames: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def rotary_tables(self, num_frames: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Tables of the motion tokens and of the condition tokens audio, emotion, identity."""
         positions = torch.arange(num_frames, device=device)
         if self.config.condition_tokens == "per_frame":

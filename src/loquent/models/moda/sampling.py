@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from loquent.models.moda.emotion import EmotionCurve
+    from loquent.models.moda.fast import FastMotionTransformer
     from loquent.models.moda.network import MotionTransformer
 
 
@@ -31,10 +32,19 @@ class WindowedSampler:
         network: the velocity.
         grid: of the flow's times.
         smooth_fades: windows fade into each other without a jerk at the fades' ends; the published fade is linear.
+        reuse_below: steps narrower than this take the velocity of the step before. The published grid's last one is
+            0.001 wide.
     """
 
-    def __init__(self, network: MotionTransformer, grid: TimeGrid = "published", smooth_fades: bool = False) -> None:
+    def __init__(
+        self,
+        network: MotionTransformer | FastMotionTransformer,
+        grid: TimeGrid = "published",
+        smooth_fades: bool = False,
+        reuse_below: float = 0.0,
+    ) -> None:
         self.network = network
+        self.reuse_below = reuse_below
         self.grid: TimeGrid = grid
         self.smooth_fades = smooth_fades
         self.smoothed = slice(network.config.smooth_from, network.config.smooth_to)
@@ -116,19 +126,19 @@ class WindowedSampler:
         audio, previous, emotion, identity, noise = (
             value.to(device) for value in (audio, previous, emotion, identity, noise)
         )
-        batch = {"audio": audio[None], "emotion": emotion[None]}
-        copies = 1
+        heard, felt = audio[None], emotion[None]
         if guidance > 1:
             null_emotion = F.one_hot(torch.tensor(config.null_emotion), len(emotion)).to(emotion)
-            batch = {
-                "audio": torch.stack([self.network.null_audio.expand_as(audio), audio]),
-                "emotion": torch.stack([null_emotion, emotion]),
-            }
-            copies = 2
-        batch |= {"previous": previous.expand(copies, -1), "identity": identity.expand(copies, -1)}
+            heard = torch.stack([self.network.null_audio.expand_as(audio), audio])
+            felt = torch.stack([null_emotion, emotion])
+        copies = len(heard)
+        given = self.network.embed(heard, felt, identity.expand(copies, -1))
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-            out = self.network(x.expand(copies, -1, -1), sigma.expand(copies), **batch)
+            out = self.network.velocity(
+                x.expand(copies, -1, -1), sigma.expand(copies), previous.expand(copies, -1), given
+            )
             return out if copies == 1 else guide(out[:1], out[1:], guidance)
 
-        return euler(velocity, noise[None], time_grid(steps, self.grid).to(device))[0].cpu()
+        grid = time_grid(steps, self.grid).to(device)
+        return euler(velocity, noise[None], grid, self.reuse_below)[0].cpu()
