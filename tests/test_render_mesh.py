@@ -167,3 +167,11 @@ def test_eyes_open_no_wider_than_the_photo_can_fill():
     np.testing.assert_allclose(limited[:2], expression[:2])
     assert 0.3 < limited[2, wide] < limited[3, wide] <= 0.5
     assert limited.sum() == pytest.approx(limited[:, wide].sum())
+
+
+def test_turns_level_off_before_the_picture_folds(renderer: MeshRenderer):
+    motion = _rest(renderer, 3)
+    motion.rotation[:, 1] = np.radians([29, 70, 170])
+    a, b, c = renderer.render(motion)
+    assert _psnr(b, c) > 40
+    assert _psnr(a, b) < _psnr(b, c)

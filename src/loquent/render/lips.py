@@ -127,7 +127,7 @@ class Lips:
         for depth, inner, outer in zip(found, _INNER_EDGES, _OUTER_EDGES, strict=True):
             thickness = np.linalg.norm(dense_edge(points[list(outer)]) - dense_edge(points[list(inner)]), axis=1)
             place = np.linspace(0, 1, len(depth))
-            thin = np.clip(np.minimum(place, 1 - place) / 0.3, 0.2, 1)  # as the red of the lips is at the corners
+            thin = np.clip(np.minimum(place, 1 - place) / 0.15, 0.2, 1)  # as the red of the lips is at the corners
             depths.append(np.minimum((depth + _EDGE_MIX * self._unit) * thin, 0.4 * thickness))
         return depths[0], depths[1]
 

@@ -6,7 +6,9 @@ field, the eyes (eyeball, then lids), the mouth (inside, then two layers of skin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 _BATCH = 16  # frames whose expression fields are computed together
 _EYE_WIDE = [ARKIT_INDEX["eyeWideLeft"], ARKIT_INDEX["eyeWideRight"]]
+_FREE_TURN_RAD, _MORE_TURN_RAD = math.radians(20), math.radians(8)  # beyond 30 degrees the picture folds
 _WIDEST = 0.2  # more than this beyond the photo would show iris that the photo does not hold
 
 
@@ -58,11 +61,13 @@ class MeshRenderer:
 
     def render(self, motion: Motion) -> Iterator[NDArray[np.uint8]]:
         """Yields one RGB frame (H, W, 3) for each row of `motion`. Keeps no state between calls."""
+        motion = _within_reach(motion)
         for start in range(0, len(motion), _BATCH):
             yield from self._render_batch(motion[slice(start, start + _BATCH)])
 
     def shown(self, motion: Motion) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
         """For each frame where the person's pixels come from, lips and eyes apart; see `Person.shown`."""
+        motion = _within_reach(motion)
         expression = _limit_wide_eyes(motion.expression, self.shape.rest_expression)
         shift = (self.shape.landmarks(expression, gaze=motion.gaze) - self._landmarks).astype(np.float32)
         spread = self._person.field.spread(shift)
@@ -101,6 +106,14 @@ class MeshRenderer:
                 inside_box,
             )
         self._lips.compose(picture, lips, inside, inside_box)
+
+
+def _within_reach(motion: Motion) -> Motion:
+    """The motion with nods and turns that level off above _FREE_TURN_RAD: a photo shows one side of a head only."""
+    rotation = motion.rotation.copy()
+    more = np.maximum(np.abs(rotation[:, :2]) - _FREE_TURN_RAD, 0)
+    rotation[:, :2] -= np.sign(rotation[:, :2]) * (more - _MORE_TURN_RAD * np.tanh(more / _MORE_TURN_RAD))
+    return replace(motion, rotation=rotation.astype(np.float32))
 
 
 def _limit_wide_eyes(expression: NDArray, rest: NDArray) -> NDArray:
