@@ -271,8 +271,7 @@ class Controls:
             value, whole = getattr(self, name), name in ("steps", "seed")
             if value is None and name == "guidance":
                 continue
-            is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-            if not is_number or not low <= float(value) <= high:
+            if not _is_number(value, whole=whole) or not low <= value <= high:
                 kind = "whole number" if whole else "number"
                 raise ControlsError(f"{name} is {value!r}; choose a {kind} from {low} to {high}")
 
@@ -298,6 +297,10 @@ class Controls:
         if (text := given.get("track")) is not None:
             given["track"] = track_from_csv(str(text))
         return Controls(**given)
+
+
+def _is_number(value: object, *, whole: bool) -> bool:
+    return isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, eq=False)

@@ -169,7 +169,7 @@ def _numbers(column: str, text: str, separator: str) -> float | tuple[float, ...
         raise ControlsError(f"{column} is {text[:40]!r}; wanted a number") from error
     if not all(math.isfinite(number) for number in numbers):
         raise ControlsError(f"{column} is {text[:40]!r}; wanted a finite number")
-    return numbers if len(numbers) > 1 else numbers[0]
+    return numbers[0] if len(parts) == 1 else numbers
 
 
 def _check_columns(columns: list[str], where: str) -> None:

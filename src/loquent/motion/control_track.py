@@ -267,11 +267,11 @@ class ControlValues:
 
     def head_offset_rad(self, pose_rad: ArrayLike) -> NDArray[np.float32]:
         """(T, 3), what to add to head angles that are relative to the photo, whose own pose (3,) is given."""
-        return self.head_rad - self.head_absolute[:, None] * np.asarray(pose_rad, np.float32)
+        return (self.head_rad - self.head_absolute[:, None] * np.asarray(pose_rad, np.float32)).astype(np.float32)
 
     def gaze_offset_rad(self, head_offset_rad: NDArray[np.float32]) -> NDArray[np.float32]:
         """(T, 2), what to add to the gaze within the head, whose commanded turn (T, 3) is given."""
-        return self.gaze_rad - self.gaze_absolute[:, None] * head_offset_rad[:, :2]
+        return (self.gaze_rad - self.gaze_absolute[:, None] * head_offset_rad[:, :2]).astype(np.float32)
 
 
 def values_at(controls: Controls, times_s: ArrayLike) -> ControlValues:

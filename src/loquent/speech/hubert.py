@@ -99,8 +99,8 @@ def _config_from_json(values: Mapping[str, Any]) -> HubertConfig:
 class ChannelNorm(nn.LayerNorm):
     """Layer norm over the channels of (B, C, T)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.mT).mT
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.mT).mT
 
 
 class ConvLayer(nn.Module):

@@ -254,4 +254,4 @@ def _layer(number: int, count: int) -> int:
 def _faded(old: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.float32]:
     """Goes over from one take of n rows to another."""
     part = ((np.arange(len(old), dtype=np.float32) + 0.5) / len(old))[:, None, None]
-    return old + part * (new - old)
+    return (old + part * (new - old)).astype(np.float32)

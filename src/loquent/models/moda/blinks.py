@@ -87,7 +87,7 @@ class BlinkLayer:
             return np.inf
         beyond_s = max(1 / (_RATE_HZ * amounts[wanted[0]]) - _SHORTEST_GAP_S, 0.3) / _GAP_SHAPE
         gap_s = _SHORTEST_GAP_S + self._random.gamma(_GAP_SHAPE, beyond_s)
-        return frames[wanted[0]] + share * gap_s * MOTION_RATE_HZ
+        return float(frames[wanted[0]] + share * gap_s * MOTION_RATE_HZ)
 
     def _place(self, lids: NDArray[np.float32], offset: int, known: int) -> None:
         """Fixes the next blink: at the likeliest moment near the drawn one, or there. lids[0] is frame `offset`."""
