@@ -271,7 +271,7 @@ class Controls:
             value, whole = getattr(self, name), name in ("steps", "seed")
             if value is None and name == "guidance":
                 continue
-            if not _is_number(value, whole=whole) or not low <= value <= high:
+            if not _is_within(value, low, high, whole=whole):
                 kind = "whole number" if whole else "number"
                 raise ControlsError(f"{name} is {value!r}; choose a {kind} from {low} to {high}")
 
@@ -299,8 +299,9 @@ class Controls:
         return Controls(**given)
 
 
-def _is_number(value: object, *, whole: bool) -> bool:
-    return isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+def _is_within(value: object, low: float, high: float, *, whole: bool) -> bool:
+    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    return is_number and low <= float(value) <= high
 
 
 @dataclass(frozen=True, eq=False)
