@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-GUIDANCE = 1.5
+GUIDANCE = 2.0  # published
 HEAD_STEPS = 5  # of the generator that moves the head; more cannot be told apart
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _MEAN, _PRECISION = "expression_mean", "expression_precision"
