@@ -45,13 +45,22 @@ def test_every_dependency_is_pinned():
     assert pinned()["torch"] == "2.13.0"  # the build for processors carries a suffix that a plain pin accepts
 
 
-def test_weights_are_small_and_complete():
-    folders = [path for path in (PACKAGE / "weights").iterdir() if path.is_dir() and path.name != "__pycache__"]
-    assert folders
-    for folder in folders:
-        assert (folder / "model.safetensors").is_file()
-        assert (folder / "CARD.md").is_file()
-        json.loads((folder / "config.json").read_text())
+WEIGHTS = sorted(path for path in (PACKAGE / "weights").glob("*") if path.is_dir() and path.name != "__pycache__")
+
+
+@pytest.mark.parametrize("folder", WEIGHTS, ids=lambda path: path.name)
+def test_weights_have_all_files_and_a_card_of_the_usual_form(folder):
+    assert (folder / "model.safetensors").is_file()
+    assert json.loads((folder / "config.json").read_text())
+    card = (folder / "CARD.md").read_text()
+    assert card.startswith(f"# {folder.name}")
+    rows = {line.split("|")[1].strip() for line in card.splitlines() if line.startswith("|")}
+    wanted = {"network", "data", "recipe", "command", "steps", "hardware", "time", "licence"}
+    assert wanted - rows == set()
+    assert {line for line in card.splitlines() if line.startswith("## ")} >= {"## Measured", "## Limits"}
+
+
+def test_weights_are_small():
     assert sum(path.stat().st_size for path in (PACKAGE / "weights").rglob("*.safetensors")) < 60e6
 
 
