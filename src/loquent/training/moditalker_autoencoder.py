@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from loquent.errors import WeightsError
 from loquent.models.moditalker import TriplaneAutoencoder
-from loquent.models.moditalker.autoencoder import freeze_decoder
+from loquent.models.moditalker.autoencoder import PLANES, freeze_decoder
 from loquent.models.moditalker.config import AUTOENCODER_PRESETS, AutoencoderConfig
-from loquent.models.moditalker.painter import Guide
+from loquent.models.moditalker.painter import SKETCH, Guide
 from loquent.training.image_losses import slope_difference
 from loquent.training.loop import TrainSettings, train
 from loquent.training.moditalker_losses import PIXEL_WEIGHT, autoencoder_losses
@@ -38,13 +38,11 @@ if TYPE_CHECKING:
 
     from loquent.nn.config import SavedConfig
 
-COLOUR_WEIGHT = (
-    0.25  # of the painter's own colour, everywhere near mouth and eyes, so that it is learnt before it is used
-)
-SLOPE_WEIGHT = 1.0
+LOSS_WEIGHTS = {"sketch": 1.0, "picture": 1.0, "slopes": 1.0, "colour": 0.25, "edge": 1.0}
+OPENING_WEIGHT = 20.0  # of pixels that neither layer's skin covers, in addition to 1: few, but the hard ones
 LATENT_NOISE = 0.03  # deviation of what is added to latents, so that the decoder bears the denoiser's errors
 LATENT_EDGE = 0.7  # latents beyond it are held back, or they stick at -1 and 1, where nothing is learnt
-OPENING_WEIGHT = 5.0  # of pixels that neither layer's skin covers, in addition to 1
+OPENING_WEIGHT = 40.0  # of pixels that neither layer's skin covers, in addition to 1: few, but the hard ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +69,19 @@ class LandmarkRecipe:
 class ClipBatch:
     """Clips, and the moved photo if the decoder paints over one."""
 
-    clip: Tensor  # (B, 3, T, R, R)
-    painted: Tensor | None = None  # (F,), the frames to paint
-    guide: Tensor | None = None  # in these frames, (B, G, F, R, R)
-    halved_guide: Tensor | None = None  # (B, G, T, R/2, R/2)
+    clip: Tensor  # (B, 3, T, R, R), for a painter grey away from mouth and eyes
+    painted: PaintedFrames | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PaintedFrames:
+    """What a painter's loss compares with."""
+
+    numbers: Tensor  # (F,), of frames of the clips
+    frames: Tensor  # whole, (B, 3, F, R, R)
+    guide: Tensor  # (B, G, F, R, R)
+    small: Tensor  # all frames at the size of the decoder's sketch, (B, 3, T, s, s)
+    small_guide: Tensor  # (B, G, T, s, s)
 
 
 class ClipBatches:
@@ -89,13 +96,18 @@ class ClipBatches:
         rng = np.random.default_rng((seed, number))
         chosen = rng.integers(len(self._windows), size=self._recipe.batch_size)
         views = [NetworkView(self._windows[int(index)], config) for index in chosen]
-        clip = torch.stack([view.clip() for view in views])
         if not config.guide_channels:
-            return ClipBatch(clip)
-        painted = np.sort(rng.permutation(config.num_frames)[: self._recipe.painted_frames])
-        guide = torch.stack([view.guide(painted.tolist()) for view in views])
-        halved_guide = torch.stack([view.halved_guide() for view in views])
-        return ClipBatch(clip, torch.from_numpy(painted), guide, halved_guide)
+            return ClipBatch(torch.stack([view.clip() for view in views]))
+        numbers = np.sort(rng.permutation(config.num_frames)[: self._recipe.painted_frames]).tolist()
+        small, small_guide = zip(*(view.small(SKETCH * config.side) for view in views), strict=True)
+        painted = PaintedFrames(
+            numbers=torch.tensor(numbers),
+            frames=torch.stack([view.clip(numbers) for view in views]),
+            guide=torch.stack([view.guide(numbers) for view in views]),
+            small=torch.stack(small),
+            small_guide=torch.stack(small_guide),
+        )
+        return ClipBatch(torch.stack([view.openings() for view in views]), painted)
 
 
 def published_loss(network: TriplaneAutoencoder, batch: ClipBatch, random: torch.Generator) -> dict[str, Tensor]:
@@ -107,36 +119,47 @@ def published_loss(network: TriplaneAutoencoder, batch: ClipBatch, random: torch
 
 
 def painter_loss(network: TriplaneAutoencoder, batch: ClipBatch, random: torch.Generator) -> dict[str, Tensor]:
-    """Loss of an autoencoder that paints over a moved photo, on some frames of each clip."""
-    assert batch.guide is not None
-    assert batch.halved_guide is not None
-    weight = network.patch_in.weight
+    """Loss of an autoencoder that paints over a moved photo: of the decoder's sketch, and of some whole frames."""
+    assert batch.painted is not None
+    weight, painted = network.patch_in.weight, batch.painted
     latent = network.encode(batch.clip.to(weight))
     noise = LATENT_NOISE * torch.randn(latent.shape, generator=random)
-    tokens = network.decode_tokens(latent + noise.to(latent), batch.halved_guide.to(weight))
-    guide = batch.guide.transpose(1, 2).flatten(0, 1).to(weight)  # (B·F, G, R, R)
-    real = batch.clip[:, :, batch.painted].transpose(1, 2).flatten(0, 1)
-    paint = network.painter.paint(tokens[:, batch.painted], guide)
-    made, parts = paint.over(guide).float(), Guide.of(guide.float())
-    opening = (1 - parts.is_upper) * (1 - parts.is_lower) / 4
-    weights = (parts.near + 1) / 2 * (1 + OPENING_WEIGHT * opening)
-    weights = weights / weights.mean().clamp(min=1e-3)
+    tokens = network.decode_tokens(latent + noise.to(latent))
+    sketch = torch.tanh(network.painter.sketch(tokens)).float()
+    guide = _frames(painted.guide).to(weight)
+    paint = network.painter.paint(tokens[:, painted.numbers], guide)
+    made, real, weights = paint.over(guide).float(), _frames(painted.frames), opening_weights(guide.float())
     terms = {
+        "sketch": (opening_weights(_frames(painted.small_guide)) * (sketch - _frames(painted.small)).abs()).mean(),
         "picture": (weights * (made - real).abs()).mean(),
         "slopes": slope_difference(real, made, weights),
         "colour": (weights * (paint.colour.float() - real).abs()).mean(),
         "edge": (latent.float().abs() - LATENT_EDGE).clamp(min=0).square().mean(),
     }
-    whole = terms["picture"] + SLOPE_WEIGHT * terms["slopes"] + COLOUR_WEIGHT * terms["colour"] + terms["edge"]
-    return {"loss": whole, **terms, "own": (weights * paint.shares[:, 3:].float()).mean().detach()}
+    loss = torch.stack([LOSS_WEIGHTS[name] * value for name, value in terms.items()]).sum()
+    return {"loss": loss, **terms, "own": (weights * paint.shares[:, 3:].float()).mean().detach()}
+
+
+def _frames(clips: Tensor) -> Tensor:
+    """(B, C, T, H, W) to (B·T, C, H, W)."""
+    return clips.transpose(1, 2).flatten(0, 1)
+
+
+def opening_weights(guide: Tensor) -> Tensor:
+    """Weights (N, 1, H, W), mean 1, of pixels near mouth and eyes, most of those that no layer's skin covers."""
+    parts = Guide.of(guide)
+    opening = (1 - parts.is_upper) * (1 - parts.is_lower) / 4
+    weights = (parts.near + 1) / 2 * (1 + OPENING_WEIGHT * opening)
+    return weights / weights.mean().clamp(min=1e-3)
 
 
 def train_pictures(recipe: AutoencoderRecipe, data: Path, output: Path, device: str = "cpu") -> nn.Module:
     """Trains on windows; the averaged weights are written to `output`/weights at every save."""
     torch.manual_seed(recipe.train.seed)
     network = TriplaneAutoencoder(recipe.network)
-    for layer in network.to_latent.values():
-        layer.weight.data.mul_(0.1)  # type: ignore[operator]
+    for name in PLANES:
+        network.to_latent[name].weight.data.mul_(0.3)  # type: ignore[operator]
+        network.from_latent[name].weight.data.mul_(4)  # type: ignore[operator]
     loss = painter_loss if recipe.network.guide_channels else published_loss
 
     def save(average: nn.Module, step: int) -> None:

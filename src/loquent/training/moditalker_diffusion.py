@@ -65,7 +65,8 @@ def cache_latents(folder: Path, kind: torch.dtype = torch.bfloat16) -> dict[str,
         for mirrored in (False, True):
             for number in range(len(windows)):
                 view = NetworkView(windows[number].mirrored() if mirrored else windows[number], config)
-                found["latent"].append(pictures.encode(view.clip()[None].to(kind)))
+                clip = view.openings() if config.guide_channels else view.clip()
+                found["latent"].append(pictures.encode(clip[None].to(kind)))
                 found["landmark"].append(dots.encode(view.dots()[None].to(kind)))
                 found["pose"].append(pictures.encode(view.pose()[None].to(kind)))
                 still = pictures.encode(view.portrait()[None].to(kind))

@@ -144,17 +144,24 @@ class NetworkView:
         self._size_px = config.size_px
         self._points = stored.landmarks[frames] * config.size_px
 
-    def clip(self) -> Tensor:
-        """Frames, (3, T, R, R) in [−1, 1]."""
-        return to_clip(_enlarged(self._frames, self._size_px))
+    def clip(self, frames: list[int] | None = None) -> Tensor:
+        """Some frames, or all, (3, T, R, R) in [−1, 1]."""
+        return to_clip(_enlarged(self._frames if frames is None else self._frames[frames], self._size_px))
 
     def guide(self, frames: list[int]) -> Tensor:
         """The moved photo in some frames, (GUIDE_CHANNELS, F, R, R) in [−1, 1]."""
         return to_clip(_enlarged(self._guide[frames], self._size_px))
 
-    def halved_guide(self) -> Tensor:
-        """The moved photo at half the size, (GUIDE_CHANNELS, T, R / 2, R / 2)."""
-        return to_clip(_enlarged(self._guide, self._size_px // 2))
+    def openings(self) -> Tensor:
+        """Frames that are grey away from mouth and eyes, (3, T, R, R)."""
+        near = self._guide[..., 11:].astype(np.float32) / 255
+        shown = np.rint(127.5 + near * (self._frames - np.float32(127.5))).astype(np.uint8)
+        return to_clip(_enlarged(shown, self._size_px))
+
+    def small(self, size_px: int) -> tuple[Tensor, Tensor]:
+        """Frames (3, T, s, s) and guide (GUIDE_CHANNELS, T, s, s) at another size."""
+        frames = _resized(self._frames, size_px, cv2.INTER_AREA)
+        return to_clip(frames), to_clip(_resized(self._guide, size_px, cv2.INTER_LINEAR))
 
     def dots(self) -> Tensor:
         """Dot pictures, (3, T, R, R) of −1 and 1."""
@@ -172,9 +179,13 @@ class NetworkView:
 
 
 def _enlarged(pictures: NDArray[np.uint8], size_px: int) -> Tensor:
+    return _resized(pictures, size_px, cv2.INTER_LINEAR)
+
+
+def _resized(pictures: NDArray[np.uint8], size_px: int, method: int) -> Tensor:
     """(T, S, S, C) to (T, C, R, R), uint8."""
-    large = np.stack([cv2.resize(picture, (size_px, size_px), interpolation=cv2.INTER_LINEAR) for picture in pictures])
-    return torch.from_numpy(large).permute(0, 3, 1, 2)
+    resized = np.stack([cv2.resize(picture, (size_px, size_px), interpolation=method) for picture in pictures])
+    return torch.from_numpy(resized).permute(0, 3, 1, 2)
 
 
 def write_windows(out: Path, windows: list[StoredWindow]) -> None:

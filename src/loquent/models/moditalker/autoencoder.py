@@ -176,7 +176,6 @@ class TriplaneAutoencoder(nn.Module):
         self.from_latent = nn.ModuleDict({plane: nn.Conv2d(config.latent_dim, dim, 1) for plane in PLANES})
         self.decoder = VideoTransformer(config)
         if config.guide_channels:
-            self.guide_in = nn.Linear(config.guide_channels * (patch // 2) ** 2, dim)
             self.painter = Painter(config)
         else:
             self.patch_out = nn.ConvTranspose2d(dim, 3, patch, patch)
@@ -214,25 +213,28 @@ class TriplaneAutoencoder(nn.Module):
         Raises:
             VideoError: the configuration wants a guide and there is none, or the reverse.
         """
-        decoded = self.decode_tokens(latent, None if guide is None else halved(guide))
-        if guide is not None:
-            return self.painter(decoded, guide)
-        frames = self.patch_out(decoded.flatten(0, 1).movedim(-1, 1))
-        return (2 * torch.sigmoid(frames) - 1).unflatten(0, decoded.shape[:2]).transpose(1, 2)
-
-    def decode_tokens(self, latent: Tensor, guide: Tensor | None = None) -> Tensor:
-        """What the decoder's layers make of a latent (B, L, P) and a guide of half the size (B, G, T, R/2, R/2):
-        (B, T, S, S, C)."""
         if (guide is None) == bool(self.config.guide_channels):
             raise VideoError(
                 "this autoencoder paints over a moved photo; give it as guide"
                 if guide is None
                 else "this autoencoder paints whole frames; leave out the guide"
             )
-        volume = self.volume(latent).movedim(1, -1)  # (B, T, S, S, C)
+        decoded = self.decode_tokens(latent)
         if guide is not None:
-            volume = volume + self.guide_in(_patches(guide, self.config.side))
-        return self.decoder(volume)
+            return self.painter(decoded, guide)
+        return torch.tanh(self._squares(decoded) / 2)  # 2·sigmoid − 1
+
+    def _squares(self, tokens: Tensor) -> Tensor:
+        """`patch_out` of tokens (B, T, S, S, C), as the one product that it is: (B, 3, T, R, R)."""
+        patch = self.config.patch_px
+        weight = self.patch_out.weight.flatten(1).t()  # (3·p·p, C)
+        pixels = F.linear(tokens, weight, self.patch_out.bias.repeat_interleave(patch * patch))
+        squares = pixels.unflatten(-1, (3, patch, patch)).permute(0, 4, 1, 2, 5, 3, 6)  # (B, 3, T, S, p, S, p)
+        return squares.flatten(5, 6).flatten(3, 4)
+
+    def decode_tokens(self, latent: Tensor) -> Tensor:
+        """What the decoder's layers make of a latent (B, L, P): (B, T, S, S, C)."""
+        return self.decoder(self.volume(latent).movedim(1, -1))
 
     def volume(self, latent: Tensor) -> Tensor:
         """The sum of the planes, each spread along its pooled axis: (B, C, T, S, S)."""
@@ -241,11 +243,6 @@ class TriplaneAutoencoder(nn.Module):
             self.from_latent[plane](picture).unsqueeze(1 + _POOLED_AXIS[plane])
             for plane, picture in zip(PLANES, planes, strict=True)
         )
-
-
-def halved(guide: Tensor) -> Tensor:
-    """A guide (B, G, T, R, R) at half its size."""
-    return F.avg_pool2d(guide.flatten(1, 2), 2).unflatten(1, guide.shape[1:3])
 
 
 def _patches(video: Tensor, side: int) -> Tensor:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from loquent.errors import MotionError
 from loquent.models.moditalker import landmarks as space
-from loquent.models.moditalker.autoencoder import TriplaneAutoencoder, halved
+from loquent.models.moditalker.autoencoder import TriplaneAutoencoder
 from loquent.models.moditalker.config import AutoencoderConfig, UNetConfig
 from loquent.models.moditalker.moved_photo import MovedPhoto, crop_guide, cut_crop, to_crop
 from loquent.models.moditalker.painter import Paint
@@ -52,7 +52,6 @@ MOTION_SPACE = "moditalker-landmarks"
 MOTION_DIM = space.VECTOR_DIM + 6
 
 FAST = VideoSettings(steps=4, solver="dpm-solver")
-_FADE_FRAMES = 6  # over which a window comes to its own after the frames before it
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +124,7 @@ class VideoRenderer:
         self._networks = networks
         config = networks.pictures.config
         self._num_frames, self._size = config.num_frames, config.size_px
+        self._fade_frames = config.num_frames * 3 // 8  # over which a window comes to its own after the one before
         self._device = networks.pictures.patch_in.weight.device
         self._crop_to_photo = self.photo.crop_to_photo(self._size)
         self._settings, self._sampler = settings, LatentSampler(settings)
@@ -154,12 +154,12 @@ class VideoRenderer:
             )
         displacement, rotation, translation = np.split(motion.values.astype(np.float64), [204, 207], axis=1)
         canonical = self.photo.canonical + displacement.reshape(-1, space.NUM_LANDMARKS, 3)
-        new = self._num_frames if not self._shown else self._num_frames - _FADE_FRAMES
+        new = self._num_frames if not self._shown else self._num_frames - self._fade_frames
         start = 0
         while start < len(canonical):
             rows = slice(start, start + new)
             yield from self._window(canonical[rows], rotation[rows], translation[rows])
-            start, new = start + new, self._num_frames - _FADE_FRAMES
+            start, new = start + new, self._num_frames - self._fade_frames
 
     def _window(self, canonical: NDArray, rotation: NDArray, translation: NDArray) -> Iterator[NDArray[np.uint8]]:
         layers = list(self.photo.draw(canonical, rotation, translation))
@@ -189,12 +189,12 @@ class VideoRenderer:
         guide, dots, pose = (torch.stack(parts).to(self._device) for parts in zip(*seen, strict=True))
         latent = self._sample(dots, pose)
         pictures = self._networks.pictures
-        tokens = pictures.decode_tokens(latent, halved(guide.transpose(0, 1)[None]))
+        tokens = pictures.decode_tokens(latent)
         first = max(num_known - 1, 0)
         made = pictures.painter.paint(tokens[:, first:num_real], guide[first:num_real])
         paints = [Paint(shares, colour) for shares, colour in zip(made.shares.cpu(), made.colour.cpu(), strict=True)]
         if num_known and self._last is not None:
-            paints = _join(self._last, paints)
+            paints = _join(self._last, paints, self._fade_frames)
         self._last = paints[-1]
         return paints
 
@@ -234,12 +234,12 @@ class VideoRenderer:
         return frame
 
 
-def _join(last: Paint, paints: list[Paint]) -> list[Paint]:
+def _join(last: Paint, paints: list[Paint], fade_frames: int) -> list[Paint]:
     """New paints, brought up to `last`; the first of `paints` is the same frame as `last`, and is left out."""
     away = [before - now for before, now in zip(last, paints[0], strict=True)]
     joined = []
     for index, paint in enumerate(paints[1:], start=1):
-        weight = max(0.0, 1 - index / _FADE_FRAMES)
+        weight = max(0.0, 1 - index / fade_frames)
         shares, colour = (part + weight * rest for part, rest in zip(paint, away, strict=True))
         shares = shares.clamp(min=0)
         joined.append(Paint(shares / shares.sum(0, keepdim=True), colour.clamp(-1, 1)))

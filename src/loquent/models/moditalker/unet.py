@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from loquent.models.moditalker.config import UNetConfig
 
-    Planes = list[Tensor]  # xy (B, C, rows, columns); yt and xt one after the other, (2B, C, rows, columns)
+    # Planes of one shape one after the other in a batch: xy (B, C, rows, columns) and yt with xt (2B, ...), or all
+    # three (3B, ...) where clips have as many frames as the planes' side.
+    Planes = list[Tensor]
     Resampling = Literal["down", "up"]
 
 _GROUPS = 32
@@ -71,9 +73,10 @@ class PositionAttention(nn.Module):
         self.out = _zeroed(nn.Conv1d(dim, dim, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = self.qkv(self.norm(x)).unflatten(1, (self.num_heads, 3, -1))  # (B, H, 3, d, positions)
-        q, k, v = qkv.permute(2, 0, 4, 1, 3)  # (B, positions, H, d) each
-        return x + self.out(attend(q, k, v).transpose(1, 2))
+        tokens = self.norm(x).transpose(1, 2)  # (B, positions, C); channels last, or attention falls back to a slow way
+        qkv = F.linear(tokens, self.qkv.weight[..., 0], self.qkv.bias).unflatten(-1, (self.num_heads, 3, -1))
+        q, k, v = qkv.unbind(3)  # (B, positions, H, d) each
+        return x + F.linear(attend(q, k, v), self.out.weight[..., 0], self.out.bias).transpose(1, 2)
 
 
 class Stage(nn.Module):
@@ -95,11 +98,21 @@ class Stage(nn.Module):
         return x
 
 
+def _group(xy: Tensor, yt: Tensor, xt: Tensor) -> Planes:
+    """Planes of one shape in one batch."""
+    return [torch.cat([xy, yt, xt])] if xy.shape == yt.shape else [xy, torch.cat([yt, xt])]
+
+
+def _ungroup(planes: Planes) -> list[Tensor]:
+    """xy, yt and xt."""
+    return list(planes[0].chunk(3)) if len(planes) == 1 else [planes[0], *planes[1].chunk(2)]
+
+
 def _attend_across(planes: Planes, attention: PositionAttention) -> Planes:
-    xy, (yt, xt) = planes[0], planes[1].chunk(2)
-    joined = attention(torch.cat([plane.flatten(2) for plane in (xy, yt, xt)], dim=2))
-    xy_flat, yt_flat, xt_flat = joined.split([plane[0, 0].numel() for plane in (xy, yt, xt)], dim=2)
-    return [xy_flat.unflatten(2, xy.shape[2:]), torch.cat([yt_flat, xt_flat]).unflatten(2, yt.shape[2:])]
+    apart = _ungroup(planes)
+    joined = attention(torch.cat([plane.flatten(2) for plane in apart], dim=2))
+    parts = joined.split([plane[0, 0].numel() for plane in apart], dim=2)
+    return _group(*(part.unflatten(2, plane.shape[2:]) for part, plane in zip(parts, apart, strict=True)))
 
 
 class LatentUNet(nn.Module):
@@ -175,7 +188,7 @@ class LatentUNet(nn.Module):
         embedding = self.time2(F.silu(self.time1(sinusoids(timestep, config.dim).to(x.dtype))))
         identity = F.pad(identity, (0, x.shape[-1] - identity.shape[-1]))
         xy, yt, xt = split_planes(torch.cat([x, landmark, pose, identity], dim=1), config.side)
-        planes: Planes = [self.first(xy), self.first(torch.cat([yt, xt]))]
+        planes = [self.first(group) for group in _group(xy, yt, xt)]
         kept = [planes]
         for stage in self.down:
             planes = stage(planes, embedding)
@@ -184,5 +197,5 @@ class LatentUNet(nn.Module):
         for stage in self.up:
             planes = [torch.cat(pair, dim=1) for pair in zip(planes, kept.pop(), strict=True)]
             planes = stage(planes, embedding)
-        xy, others = (self.out(F.silu(self.out_norm(plane))).flatten(2) for plane in planes)
-        return torch.cat([xy, *others.chunk(2)], dim=-1)
+        planes = [self.out(F.silu(self.out_norm(group))) for group in planes]
+        return torch.cat([plane.flatten(2) for plane in _ungroup(planes)], dim=-1)
