@@ -14,6 +14,7 @@ from loquent.diffusion.gaussian import Schedule
 from loquent.diffusion.stochastic import root_linear_betas
 from loquent.models.moditalker import LatentUNet, TriplaneAutoencoder
 from loquent.models.moditalker.config import AUTOENCODER_PRESETS, UNET_PRESETS, AutoencoderConfig, UNetConfig
+from loquent.models.moditalker.rendering import SCALE_NAME, LatentScale
 from loquent.models.moditalker.video_sampling import Conditions
 from loquent.nn.weights import load_exactly
 from loquent.training.loop import TrainSettings, train
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SPREAD = 2.5  # deviations that fill [0, 1]
+
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionRecipe:
@@ -37,6 +40,7 @@ class DiffusionRecipe:
     network: UNetConfig
     train: TrainSettings
     batch_size: int = 10
+    scaled: bool = True  # latents are brought to [−1, 1] first; published: not
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,29 +54,27 @@ class LatentBatch:
 
 
 def cache_latents(folder: Path, kind: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
-    """Latents (N, L, P) of every window of a folder by its autoencoders; kept in latents.safetensors there.
-
-    A mirrored copy of each window follows the windows, so that there are twice as many.
-    """
+    """Latents (N, L, P) of every window of a folder by its autoencoders; kept in latents.safetensors there."""
     path = folder / "latents.safetensors"
     if path.is_file():
         return load_file(path)
     pictures, dots = (_read_autoencoder(folder / name).to(kind) for name in ("pictures", "dots"))
-    config = pictures.config
-    windows = Windows(folder)
+    config, windows = pictures.config, Windows(folder)
     found: dict[str, list[Tensor]] = {name: [] for name in ("latent", "landmark", "pose", "identity")}
+    still, still_of = None, None
     with torch.no_grad():
-        for mirrored in (False, True):
-            for number in range(len(windows)):
-                view = NetworkView(windows[number].mirrored() if mirrored else windows[number], config)
-                clip = view.openings() if config.guide_channels else view.clip()
-                found["latent"].append(pictures.encode(clip[None].to(kind)))
-                found["landmark"].append(dots.encode(view.dots()[None].to(kind)))
-                found["pose"].append(pictures.encode(view.pose()[None].to(kind)))
-                still = pictures.encode(view.portrait()[None].to(kind))
-                found["identity"].append(still[..., : config.side**2].contiguous())
-                if (number + 1) % 200 == 0:
-                    logger.info("latents of %d of %d windows", number + 1, len(windows))
+        for number in range(len(windows)):
+            stored = windows[number]
+            view = NetworkView(stored, config)
+            clip = view.openings() if config.guide_channels else view.clip()
+            found["latent"].append(pictures.encode(clip[None].to(kind)))
+            found["landmark"].append(dots.encode(view.dots()[None].to(kind)))
+            found["pose"].append(pictures.encode(view.pose()[None].to(kind)))
+            if still is None or still_of is None or not np.array_equal(stored.portrait, still_of):
+                still, still_of = pictures.encode(view.portrait()[None].to(kind)), stored.portrait
+            found["identity"].append(still[..., : config.side**2].contiguous())
+            if (number + 1) % 200 == 0:
+                logger.info("latents of %d of %d windows", number + 1, len(windows))
     latents = {name: torch.cat(parts).half() for name, parts in found.items()}
     save_file(latents, path)
     return latents
@@ -85,11 +87,17 @@ def _read_autoencoder(folder: Path) -> TriplaneAutoencoder:
     return network.eval()
 
 
-class LatentBatches:
-    """Batches of latents by number."""
+def latent_scale(latent: Tensor) -> LatentScale:
+    """What brings latents (N, L, P) to [−1, 1] but for the outermost."""
+    deviation = latent.float().std(0)
+    return LatentScale(latent.float().mean(0), SPREAD * deviation.clamp(min=0.2 * float(deviation.mean()) + 1e-6))
 
-    def __init__(self, latents: dict[str, Tensor], recipe: DiffusionRecipe) -> None:
-        self._latents, self._recipe = latents, recipe
+
+class LatentBatches:
+    """Batches of latents by number; those of clips in the denoiser's scale."""
+
+    def __init__(self, latents: dict[str, Tensor], scale: LatentScale, recipe: DiffusionRecipe) -> None:
+        self._latents, self._recipe = latents | {"latent": scale.to_unit(latents["latent"].float())}, recipe
 
     def __call__(self, number: int) -> LatentBatch:
         rng = np.random.default_rng((self._recipe.train.seed, number))
@@ -118,11 +126,15 @@ def diffusion_loss(network: LatentUNet, batch: LatentBatch, random: torch.Genera
 def train_denoiser(recipe: DiffusionRecipe, data: Path, output: Path, device: str = "cpu") -> nn.Module:
     """Trains on the latents of windows; the averaged weights are written to `output`/weights at every save."""
     torch.manual_seed(recipe.train.seed)
-    batches = LatentBatches(cache_latents(data), recipe)
+    latents = cache_latents(data)
+    scale = latent_scale(latents["latent"]) if recipe.scaled else LatentScale.none()
 
     def save(average: nn.Module, step: int) -> None:
         save_network(average, recipe.network, output / "weights")
+        if recipe.scaled:
+            save_file({"middle": scale.middle, "spread": scale.spread}, output / "weights" / SCALE_NAME)
 
+    batches = LatentBatches(latents, scale, recipe)
     return train(LatentUNet(recipe.network), diffusion_loss, batches, recipe.train, output, save, device=device)
 
 
@@ -138,12 +150,13 @@ RECIPE = Recipe(
             network=UNET_PRESETS["starter"],
             batch_size=8,
             train=TrainSettings(
-                steps=3000, learning_rate=1e-3, warmup_steps=60, decay_share=0.4, betas=(0.9, 0.99), ema_decay=0.995,
-                bfloat16=True, save_every=100, log_every=50,
+                steps=1200, learning_rate=1e-3, warmup_steps=40, decay_share=0.5, betas=(0.9, 0.99), ema_decay=0.99,
+                bfloat16=True, save_every=100, log_every=25,
             ),
         ),
         "published": DiffusionRecipe(
             network=UNET_PRESETS["published"],
+            scaled=False,
             train=TrainSettings(
                 steps=1_000_000, learning_rate=1e-4, warmup_steps=0, decay_share=0.0, betas=(0.9, 0.999),
                 max_grad_norm=float("inf"), ema_decay=0.9999, save_every=1000,

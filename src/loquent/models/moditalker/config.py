@@ -59,8 +59,8 @@ class AutoencoderConfig(SavedConfig):
     paint_channels: int = 32  # of the painter's layers
 
     def __post_init__(self) -> None:
-        if self.guide_channels and self.patch_px % 2:
-            raise WeightsError(f"patch_px is {self.patch_px}; it must be even to paint over a moved photo")
+        if self.guide_channels and (self.patch_px < 2 or self.patch_px & (self.patch_px - 1)):
+            raise WeightsError(f"patch_px is {self.patch_px}; it must be a power of 2 to paint over a moved photo")
         if self.size_px % self.patch_px:
             raise WeightsError(f"size_px is {self.size_px}; it must be a multiple of patch_px ({self.patch_px})")
         if self.head_dim % 4:
@@ -191,7 +191,7 @@ UNET_PRESETS = {
         multipliers=(1, 2),
         num_blocks=1,
         attention_levels=(1,),
-        num_heads=4,
+        num_heads=2,
         condition_dropout=0.1,
         prediction="clean",
     ),

@@ -9,7 +9,7 @@ Shape letters: T frames of a piece, N frames of a window, R side of the network'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -51,7 +51,29 @@ MOTION_SPACE = "moditalker-landmarks"
 # first; head rotation and translation as in `types.Motion`.
 MOTION_DIM = space.VECTOR_DIM + 6
 
+SCALE_NAME = "scale.safetensors"  # in the denoiser's folder; without it latents stay as they are
 FAST = VideoSettings(steps=4, solver="dpm-solver")
+
+
+@dataclass(frozen=True, eq=False)
+class LatentScale:
+    """Latents (..., L, P) brought to [−1, 1] for the denoiser: (latent − middle) / spread. Published: not done."""
+
+    middle: Tensor  # (L, P)
+    spread: Tensor  # (L, P)
+
+    @staticmethod
+    def none() -> LatentScale:
+        return LatentScale(torch.zeros(1, 1), torch.ones(1, 1))
+
+    def to_unit(self, latent: Tensor) -> Tensor:
+        return ((latent - self.middle) / self.spread).clamp(-1, 1)
+
+    def from_unit(self, latent: Tensor) -> Tensor:
+        return self.middle + self.spread * latent
+
+    def to(self, device: str) -> LatentScale:
+        return LatentScale(self.middle.to(device), self.spread.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +87,7 @@ class VideoNetworks:
     pictures: TriplaneAutoencoder
     dots: TriplaneAutoencoder
     denoiser: LatentUNet
+    scale: LatentScale = field(default_factory=LatentScale.none)
 
     def __post_init__(self) -> None:
         check_planes(self.pictures, self.dots, self.denoiser)
@@ -82,7 +105,9 @@ class VideoNetworks:
         ]
         denoiser = _load(LatentUNet(UNetConfig.load(folder / "denoiser" / "config.json")), folder / "denoiser")
         networks = [network.to(device).eval().requires_grad_(False) for network in (*autoencoders, denoiser)]
-        return VideoNetworks(*networks)  # type: ignore[arg-type]
+        scale_path = folder / "denoiser" / SCALE_NAME
+        scale = LatentScale(**{k: v.float() for k, v in load_file(scale_path).items()}) if scale_path.is_file() else None
+        return VideoNetworks(*networks, (scale or LatentScale.none()).to(device))  # type: ignore[arg-type]
 
 
 def _load(network: torch.nn.Module, folder: Path) -> torch.nn.Module:
@@ -211,8 +236,10 @@ class VideoRenderer:
         def draw_noise() -> Tensor:
             return torch.randn(self._noise.shape, generator=self._random)[None].to(self._device)
 
-        start = self._sampler.start(self._still, self._noise[None])
-        return self._sampler.sample(network, start, draw_noise, self._networks.denoiser.config.prediction)
+        scale = self._networks.scale
+        start = self._sampler.start(scale.to_unit(self._still), self._noise[None])
+        made = self._sampler.sample(network, start, draw_noise, self._networks.denoiser.config.prediction)
+        return scale.from_unit(made)
 
     def _compose(self, layers: Layers, paint: Paint) -> NDArray[np.uint8]:
         """A frame (H, W, 3) at the photo's resolution."""

@@ -242,9 +242,7 @@ class VideoSampler:
             return draw_noise()[None].to(still)
 
         network = guided(self.network, conditions, self.settings.guidance)
-        latent = self._sampler.sample(
-            network, self._sampler.start(still, draw()), draw, self.network.config.prediction
-        )
+        latent = self._sampler.sample(network, self._sampler.start(still, draw()), draw, self.network.config.prediction)
         return self.pictures.decode(latent)[0].transpose(0, 1)
 
 
