@@ -31,6 +31,12 @@ RECIPES = {
     "ifmdm-autoencoder": ("loquent.training.ifmdm_autoencoder:RECIPE", "IF-MDM's renderer"),
     "ifmdm-motion": ("loquent.training.ifmdm_motion:RECIPE", "IF-MDM's motion transformer"),
     "moditalker-atom": ("loquent.training.moditalker_atom:RECIPE", "MoDiTalker's AToM, speech to landmarks"),
+    "moditalker-autoencoder": ("loquent.training.moditalker_autoencoder:RECIPE", "MToV's autoencoder of pictures"),
+    "moditalker-landmark-autoencoder": (
+        "loquent.training.moditalker_autoencoder:LANDMARK_RECIPE",
+        "MToV's autoencoder of dot pictures",
+    ),
+    "moditalker-diffusion": ("loquent.training.moditalker_diffusion:RECIPE", "MToV's denoiser of latent clips"),
 }
 
 SETTINGS_NAME = "recipe.yaml"
