@@ -28,10 +28,9 @@ def photo(size: int, count: int = 1) -> torch.Tensor:
 
 def sketch(logits: torch.Tensor, offset: float, size: int = 64) -> Sketch:
     planes = torch.zeros(1, 3, size, size)
-    flow = torch.zeros(1, 3, size // 2, size // 2)
-    flow[:, 0] = torch.atanh(torch.tensor(offset))
-    picture = photo(size)
-    return Sketch([flow], planes + 0.25, planes + logits, warp(picture, torch.tanh(flow[:, :2]).repeat(1, 1, 2, 2)))
+    offsets = torch.zeros(1, 2, size, size)
+    offsets[:, 0] = offset
+    return Sketch([], planes + 0.25, planes + logits, offsets, warp(photo(size), offsets))
 
 
 def test_without_flow_the_photo_comes_back():

@@ -1,24 +1,28 @@
-"""Trains the IF-MDM renderer with our output stage: stage 1 of the starter weights.
+"""Trains the IF-MDM renderer: the recipe `ifmdm-autoencoder`.
 
-    python -m loquent.training.ifmdm_autoencoder CACHE RUN --steps 6000 [--export src/loquent/weights/ifmdm]
+    loquent train ifmdm-autoencoder --data CACHE --output RUN
 
-CACHE is what loquent.training.ifmdm_data made. A run that was stopped goes on where its last checkpoint stands.
+The data is what `loquent.training.ifmdm_data` made, or a video corpus (`loquent.data.video`, `loquent.data.footage`).
+A run may begin with the renderer of another one, of the same size or of half of it, from which it then grows
+(`--set begin_with=RUN`), and may train the decoder alone (`--set stage=decoder`), which keeps the meaning of codes.
 
-What is added to the published recipe, for it to become presentable in an hour on one core: the cache's exact flow and
-landmarks are targets while training (`flow`, `points`); what a pixel is, still, moved or new, is one for the shares of
-the output stage (`shares`); and differences of motion codes must tell differences of landmarks by one linear map
-(`probe`), so that the code soon holds mouth, lids and pose. None of this is needed to draw.
+What is added to the published recipe, for it to become presentable in an hour on one core: the exact flow and landmarks
+of drawn people are targets (`flow`, `points`); what a pixel is, still, moved or new, is one for the shares of the output
+stage (`shares`); and codes are steered: before tanh, the difference of a frame's code to that of the person's first
+frame is to be what the landmarks say (`code`, `SteeredAutoencoder`), and the decoder is mostly given codes of which that
+is true already, so that it does not wait for the encoder. None of this is needed to draw, and all of it may be turned
+off.
+
+Source of the rest: IF-MDM (arXiv 2412.04000) and LIA (Wang et al. 2022, "Latent Image Animator"), section 3.3.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -26,52 +30,80 @@ from torch import nn
 from torch.nn import functional as F
 
 from loquent.errors import LoquentError
-from loquent.models.ifmdm import Appearance, Autoencoder, get_autoencoder_preset
-from loquent.models.ifmdm.output import compose, shrink
+from loquent.face.topology import NUM_LANDMARKS
+from loquent.models.ifmdm import Appearance, Autoencoder, Discriminator, get_autoencoder_preset
+from loquent.models.ifmdm.config import AutoencoderConfig
+from loquent.models.ifmdm.output import Sketch, compose, shrink
+from loquent.models.ifmdm.weights import save_autoencoder
+from loquent.nn.weights import load_exactly
 from loquent.training.checkpoint import load_checkpoint
-from loquent.training.ifmdm_batches import PairBatch, PairGroups, landmark_weights
-from loquent.training.ifmdm_data import MOUTH, MOVED, SLIDING, STILL
-from loquent.training.ifmdm_stages import grow
-from loquent.training.loop import TrainSettings, train
+from loquent.training.ifmdm_batches import PairBatch, landmark_weights, open_groups
+from loquent.training.ifmdm_data import MOUTH, MOVED, SLIDING, STILL, write_sliding_pictures
+from loquent.training.ifmdm_stages import Stage, grow, stage_parameters
+from loquent.training.image_losses import adversarial_loss, discriminator_loss, slope_difference, total
+from loquent.training.loop import Learner, TrainSettings, train_together
+from loquent.training.optimizers import OptimizerSettings
+from loquent.training.perceptual import make_distance
+from loquent.training.recipes import Recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from loquent.models.ifmdm import AutoencoderConfig
+    from loquent.training.ifmdm_batches import PairGroups, VideoGroups
+    from loquent.training.perceptual import Distance
 
 logger = logging.getLogger(__name__)
 
-PROBE_DIM = 40
-_SMALL_FLOW = 0.02
-RECIPE = TrainSettings(
-    steps=6000, learning_rate=2e-3, warmup_steps=100, decay_share=0.3, weight_decay=0.0, betas=(0.9, 0.99),
-    max_grad_norm=2.0, ema_decay=0.998, bfloat16=True, save_every=100, log_every=25,
-)  # fmt: skip
-DEBUG = replace(RECIPE, steps=30, learning_rate=3e-3, warmup_steps=5, bfloat16=False, save_every=30, log_every=10)
-GROUPS = 2  # people in a batch
+_POSE_DIM = 6  # directions of landmarks that are those of the whole head: two shifts, three turns, size
+_POSE_SPREAD, _FACE_SPREAD = 0.45, 0.35  # deviation of the first code of each kind, before tanh
+_EVENNESS = 0.25  # power of a direction's deviation that stays in its code
+_LEAST = 1e-6
+_PIXELS = 64  # of a half picture: errors of flow are counted as in pictures of 128 pixels
+_SMALL_FLOW = 0.02  # of a new flow head's weights, less than drawn
 
 
-@dataclass(frozen=True)
-class LossWeights:
-    """How much each term counts."""
+@dataclass(frozen=True, kw_only=True)
+class PairLossWeights:
+    """How much each term counts; a term of weight 0 is not worked out. The defaults are the starter renderer's."""
 
     picture: float = 2.0
     edges: float = 2.0
-    colours: float = 0.5
-    flow: float = 0.2  # of a pixel at the decoder's size
-    points: float = 0.2
-    shares: float = 0.1
-    probe: float = 0.3
+    perceptual: float = 0.0
+    adversarial: float = 0.0
+    colours: float = 0.5  # of the output stage, everywhere: they are to be ready where they are needed
+    flow: float = 0.1  # of a pixel in pictures of 128
+    points: float = 0.1  # the same
+    shares: float = 0.4
+    code: float = 2.0
+    range: float = 0.05  # of codes before tanh beyond ±1: identity drives them to where tanh has no slope
     fine: float = 4.0  # of pixels at mouth and eyes, in addition to 1
 
 
-class ProbedAutoencoder(nn.Module):
-    """The renderer, and the linear map by which its codes tell landmarks while it is trained.
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderRecipe:
+    """Configuration of the recipe `ifmdm-autoencoder`."""
+
+    train: TrainSettings
+    judge: OptimizerSettings
+    network: AutoencoderConfig
+    loss: PairLossWeights = field(default_factory=PairLossWeights)
+    groups: int = 2  # of four frames of a person in a batch
+    begin_with: str = ""  # folder of a run whose renderer is taken over, or grown if it is half as large; "": afresh
+    stage: Stage = "base"  # which weights are trained
+    steered: float = 0.75  # share of the pairs drawn by codes that follow the landmarks
+    picture_every: int = 1  # flow and codes alone, which are cheaper, are learnt in the other steps
+    vgg: str = ""  # file with VGG-19's weights for the perceptual term; "": the one that needs none
+
+
+class SteeredAutoencoder(nn.Module):
+    """The renderer, and the map from landmarks to codes by which it is trained.
 
     Args:
         config: of the renderer.
-        basis: landmark differences to the probe's numbers, (956, P); see `landmark_basis`.
+        basis: differences of landmarks (956,) to differences of codes before tanh, (956, M); see `landmark_basis`.
     """
 
     basis: Tensor
@@ -79,31 +111,71 @@ class ProbedAutoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig, basis: NDArray[np.float32]) -> None:
         super().__init__()
         self.autoencoder = start_at_rest(Autoencoder(config))
-        self.probe = nn.Linear(config.motion_dim, basis.shape[1], bias=False)
         self.register_buffer("basis", torch.from_numpy(basis))
+
+    def wide_codes(self, vector: Tensor) -> Tensor:
+        """Codes before tanh, (B, M) in float32, of appearance vectors (B, W)."""
+        head = self.autoencoder.encoder.motion
+        return head.out(head.layers(vector)).float()
+
+    def steps(self, landmarks: Tensor, first: Tensor) -> Tensor:
+        """How far codes before tanh are to be from that of the first frame, (B, M).
+
+        Args:
+            landmarks: (B, 478, 2), −1 to 1 from edge to edge of the picture.
+            first: those of the same person's first frame, the same shape.
+        """
+        return (landmarks - first).flatten(1) @ self.basis.float()
 
 
 @torch.no_grad()
 def start_at_rest(network: Autoencoder) -> Autoencoder:
     """Makes a new renderer's flow and planes small. Random ones are so large that tanh lets no gradient through."""
     for level in network.decoder.levels:
-        level.flow.flow.weight.mul_(_SMALL_FLOW)
+        level.flow.flow.weight.mul_(_SMALL_FLOW)  # type: ignore[union-attr,operator]
     if network.decoder.output is not None:
         network.decoder.output.planes.weight.mul_(0.1)
     return network
 
 
-def grow_probed(smaller: ProbedAutoencoder, config: AutoencoderConfig, groups: PairGroups) -> ProbedAutoencoder:
+def landmark_basis(groups: PairGroups | VideoGroups, dim: int, people: int = 400) -> NDArray[np.float32]:
+    """From differences of landmarks to a person's first frame to steps of the code, (956, dim).
+
+    Principal directions: first of all landmarks, which are those of the head as a whole; then of what these leave, with
+    lips and lids counting more. Small movements are raised towards large ones, so that all codes matter.
+    """
+    rows = []
+    for number in range(min(people, len(groups))):
+        landmarks = 2 * groups.landmarks(number).reshape(-1, 2 * NUM_LANDMARKS)
+        rows.append(landmarks[1:] - landmarks[:1])
+    table = np.concatenate(rows)
+    num_pose = min(_POSE_DIM, dim // 2)
+    pose = np.linalg.svd(table, full_matrices=False)[2][:num_pose].T
+    weights = np.repeat(landmark_weights().numpy(), 2)[:, None]
+    rest = np.eye(len(pose)) - pose @ pose.T
+    face = np.linalg.svd(table @ rest * weights[:, 0], full_matrices=False)[2][: dim - num_pose].T
+    parts = [_spread(pose, table, _POSE_SPREAD), _spread(rest @ (weights * face), table, _FACE_SPREAD)]
+    return np.ascontiguousarray(np.hstack(parts), np.float32)
+
+
+def _spread(directions: NDArray, table: NDArray, spread: float) -> NDArray:
+    """Directions (956, D), scaled to the wanted deviation over the table (N, 956), most of the first."""
+    deviations = np.maximum((table @ directions).std(0), _LEAST)
+    return directions / deviations * spread * (deviations / deviations.max()) ** _EVENNESS
+
+
+def grow_steered(
+    smaller: SteeredAutoencoder, config: AutoencoderConfig, groups: PairGroups | VideoGroups
+) -> SteeredAutoencoder:
     """A renderer of twice the size that begins where `smaller` is.
 
-    The new last level adds little flow at first, and the encoder's two new layers are fitted to what the one layer that
-    they replace made of the picture.
+    The new last level adds no flow at first, and the encoder's two new layers are fitted to what the one layer that they
+    replace made of the picture.
     """
-    larger = ProbedAutoencoder(config, smaller.basis.numpy())
+    larger = SteeredAutoencoder(config, smaller.basis.numpy())
     grow(smaller.autoencoder, larger.autoencoder)
-    larger.probe.load_state_dict(smaller.probe.state_dict())
+    last, before = larger.autoencoder.decoder.levels[-1], larger.autoencoder.decoder.levels[-2]
     with torch.no_grad():
-        last, before = larger.autoencoder.decoder.levels[-1], larger.autoencoder.decoder.levels[-2]
         last.flow.flow.weight.zero_()
         last.rgb.layer.conv.weight.mul_(0.1)
         before.flow.fill.weight.mul_(0.3)
@@ -111,184 +183,242 @@ def grow_probed(smaller: ProbedAutoencoder, config: AutoencoderConfig, groups: P
     return larger
 
 
-def _fit_first_layers(smaller: Autoencoder, larger: Autoencoder, groups: PairGroups, steps: int = 150) -> None:
+def _fit_first_layers(
+    smaller: Autoencoder, larger: Autoencoder, groups: PairGroups | VideoGroups, steps: int = 150
+) -> None:
     old, new = smaller.encoder.appearance, larger.encoder.appearance
+    first = new.blocks[0]
     size = larger.config.size_px
-    layers = [*new.stem.parameters(), *new.blocks[0].parameters()]
-    optimizer = torch.optim.Adam(layers, lr=1e-2, betas=(0.9, 0.99), foreach=True)
+    optimizer = torch.optim.Adam([*new.stem.parameters(), *first.parameters()], lr=1e-2, betas=(0.9, 0.99))
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 1e-2 * min(1.0, 2 * (1 - step / steps))
         pictures = shrink(groups.batch(step).pictures, size).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             wanted = old.stem(shrink(pictures, size // 2))
-        error = (new.blocks[0](new.stem(pictures)) - wanted).square().mean()
+        error = (first(new.stem(pictures)) - wanted).square().mean()
         optimizer.zero_grad()
         error.backward()
         optimizer.step()
-    logger.info("the encoder's first layers are fitted to %.4f of %.4f", error.item(), wanted.square().mean().item())
+        if step % 50 == 49:
+            share = float(error.detach() / wanted.square().mean())
+            logger.info("the encoder's new layers miss %.3f of what the old one made", share)
 
 
-def landmark_basis(groups: PairGroups, people: int = 400, dim: int = PROBE_DIM) -> NDArray[np.float32]:
-    """Principal directions of landmarks' differences to the photo's, (956, dim).
+class PairTurns:
+    """The turns of a step, for `loquent.training.loop.train_together`: the renderer's, and the judge's if there is one."""
 
-    Lips and lids count more, and each direction is divided by the square root of its deviation: small movements are
-    not lost beside turns of the head, yet matter less than those.
-    """
-    weights = landmark_weights().sqrt().numpy()[:, None]
-    rows = []
-    for number in range(min(people, len(groups))):
-        landmarks = groups.person(number)["landmarks"] / 128
-        rows.append((landmarks[1:] - landmarks[:1]).reshape(len(landmarks) - 1, -1, 2) * weights)
-    table = np.concatenate(rows).reshape(-1, 2 * weights.shape[0])
-    _, deviations, directions = np.linalg.svd(table - table.mean(0), full_matrices=False)
-    deviations = deviations / np.sqrt(len(table))
-    scaled = (
-        directions[:dim] / np.sqrt(deviations[:dim, None] * deviations[0]) * np.tile(weights.repeat(2, 1).ravel(), 1)
-    )
-    return np.ascontiguousarray(scaled.T, np.float32)
-
-
-class PairLoss:
-    """Loss of a batch of pairs, for the training loop."""
-
-    def __init__(self, weights: LossWeights | None = None) -> None:
-        self.weights = weights or LossWeights()
+    def __init__(self, config: AutoencoderRecipe, distance: Distance) -> None:
+        self.config = config
+        self.weights = config.loss
+        self.distance = distance
         self._point_weights = landmark_weights()
 
-    def __call__(self, network: ProbedAutoencoder, batch: PairBatch, random: torch.Generator) -> dict[str, Tensor]:
-        sources, targets = batch.sources(), batch.targets()
-        autoencoder = network.autoencoder
-        dtype = network.probe.weight.dtype
+    def __call__(
+        self, networks: Mapping[str, nn.Module], batch: PairBatch, random: torch.Generator, step: int
+    ) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        judge = networks.get("judge")
+        whole = step % self.config.picture_every == 0
+        drawn, wanted, terms = self.draw(networks["renderer"], batch, random, whole=whole)  # type: ignore[arg-type]
+        if judge is not None and whole:
+            terms["adversarial"] = adversarial_loss(judge(drawn.to(_dtype(judge))).float())
+        yield "renderer", {"loss": total(getattr(self.weights, name) * value for name, value in terms.items()), **terms}
+        if judge is not None and whole:
+            real, fake = (judge(x.detach().to(_dtype(judge))).float() for x in (wanted, drawn))
+            yield "judge", {"loss": discriminator_loss(real, fake)}
+
+    def draw(
+        self, network: SteeredAutoencoder, batch: PairBatch, random: torch.Generator, *, whole: bool = True
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Drawn and real pictures of a batch of pairs, and the terms of the loss but the adversarial one.
+
+        Args:
+            whole: False stops before the output stage: pictures are as small as the decoder draws them.
+        """
+        autoencoder, sources, targets = network.autoencoder, batch.sources(), batch.targets()
+        decoder = autoencoder.decoder
         size = autoencoder.config.size_px
         pictures = shrink(batch.pictures, autoencoder.config.output_px)
-        seen = shrink(pictures, size).to(dtype).contiguous(memory_format=torch.channels_last)
-        appearance = autoencoder.encoder.appearance(seen)
-        codes = autoencoder.encoder.motion(appearance.vector)
-        photo = pictures[sources]
+        seen = shrink(pictures, size)
+        appearance = autoencoder.encoder.appearance(seen.to(_dtype(network), memory_format=torch.channels_last))
+        wide = network.wide_codes(appearance.vector)
+        codes, code_terms = self._steer(network, wide, batch, random)
+        pictures = pictures if whole else seen
+        photo, wanted = pictures[sources], pictures[targets]
         chosen = Appearance(appearance.vector[sources], [maps[sources] for maps in appearance.features], photo)
-        sketch = autoencoder.decoder.sketch(chosen, codes[targets])
-        drawn, wanted = compose(photo, sketch), pictures[targets]
-        kinds = batch.kinds[targets]
-        near = 1 + self.weights.fine * to_size((kinds == MOUTH) | (kinds == SLIDING), wanted.shape[-1])
+        sketch = decoder.sketch(chosen, codes[targets].to(_dtype(network)), finish=whole)
+        if decoder.refine is not None:
+            sketch = replace(sketch, colours=decoder.refine(sketch.colours))
+        drawn = sketch.colours.float() if sketch.logits is None else compose(photo, sketch)
+        terms = self._picture_terms(drawn, wanted, sketch, batch.kinds[targets])
+        return drawn, wanted, terms | self._known_terms(sketch, batch, sources, targets) | code_terms
+
+    def _steer(
+        self, network: SteeredAutoencoder, wide: Tensor, batch: PairBatch, random: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Codes to draw by, the encoder's own or such that follow the landmarks, and terms for the encoder's."""
+        terms = {"range": (wide.abs() - 1).clamp_min(0).square().mean()}
+        if not self.weights.code and not self.config.steered:
+            return torch.tanh(wide), terms
+        first = batch.first()
+        steps = network.steps(batch.landmarks, batch.landmarks[first])
+        terms["code"] = F.smooth_l1_loss(wide - wide[first], steps, beta=0.2)
+        steered = torch.rand(len(wide), 1, generator=random).to(wide) < self.config.steered
+        return torch.tanh(torch.where(steered, (wide[first] + steps).detach(), wide)), terms
+
+    def _picture_terms(self, drawn: Tensor, wanted: Tensor, sketch: Sketch, kinds: Tensor) -> dict[str, Tensor]:
+        """What tells the drawn picture from the real one; mouth and eyes count more."""
+        near = (kinds == MOUTH) | (kinds == SLIDING)
+        near = 1 + self.weights.fine * F.interpolate(near[:, None].float(), size=wanted.shape[-2:], mode="nearest")
         near = near / near.mean()
-        colours = sketch.colours.float()
+        half = (F.avg_pool2d(x, 2) for x in (wanted, drawn, near))
         terms = {
             "picture": (near * (drawn - wanted).abs()).mean(),
-            "edges": edge_loss(drawn, wanted, near),
-            "colours": (near * (colours - wanted).abs()).mean(),
-            "flow": flow_loss(sketch.flows, batch, targets),
-            "points": self._point_loss(sketch.flows[-1], batch.landmarks[sources], batch.landmarks[targets]),
-            "shares": share_loss(sketch.logits, batch.kinds[sources], kinds),
-            "probe": self._probe_loss(network, codes[targets] - codes[sources], batch.landmarks, sources, targets),
+            "edges": slope_difference(wanted, drawn, near) + slope_difference(*half),
         }
-        loss = sum(getattr(self.weights, name) * value for name, value in terms.items())
-        return {"loss": loss, **terms}
+        if sketch.logits is not None:
+            terms["colours"] = (near * (sketch.colours.float() - wanted).abs()).mean()
+        if self.weights.perceptual:
+            terms["perceptual"] = self.distance((wanted + 1) / 2, (drawn.clamp(-1, 1) + 1) / 2)
+        return terms
 
-    def _point_loss(self, flow: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        """Pixels, at the decoder's size, that flow read at the target's landmarks is away from the source's."""
-        offsets = torch.tanh(flow[:, :2])
+    def _known_terms(self, sketch: Sketch, batch: PairBatch, sources: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """What is known of drawn people, and of landmarks."""
+        terms = {}
+        if self.weights.flow:
+            known = batch.from_photo()
+            moved = batch.kinds[targets][known] == MOVED
+            terms["flow"] = flow_loss([raw[known] for raw in sketch.flows], batch.flow[targets][known], moved)
+        if self.weights.points:
+            offsets = torch.tanh(sketch.flows[-1][:, :2]) if sketch.offsets is None else sketch.offsets
+            terms["points"] = self._point_loss(offsets, batch.landmarks[sources], batch.landmarks[targets])
+        if self.weights.shares and sketch.logits is not None:
+            terms["shares"] = share_loss(sketch.logits, batch.kinds[sources], batch.kinds[targets])
+        return terms
+
+    def _point_loss(self, offsets: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        """How far what offsets read at the target's landmarks is from the source's, in pixels of 128."""
         found = F.grid_sample(offsets, target[:, :, None], align_corners=False, padding_mode="border")[..., 0]
         away = (found.transpose(1, 2) - (source - target)).square().sum(-1).add(1e-8).sqrt()
-        return (away * self._point_weights).mean() * (flow.shape[-1] / 2)
-
-    def _probe_loss(
-        self, network: ProbedAutoencoder, codes: Tensor, landmarks: Tensor, sources: Tensor, targets: Tensor
-    ) -> Tensor:
-        """What of landmarks' differences a linear map of the codes' differences misses."""
-        wanted = (landmarks[targets] - landmarks[sources]).flatten(1) @ network.basis.float()
-        return F.smooth_l1_loss(network.probe(codes).float(), wanted)
+        return (away * self._point_weights.to(away)).mean() * _PIXELS
 
 
-def to_size(places: Tensor, size: int) -> Tensor:
-    """(B, s, s) bool to (B, 1, size, size) float."""
-    return F.interpolate(places[:, None].float(), size=(size, size), mode="nearest")
+def flow_loss(flows: list[Tensor], wanted: Tensor, moved: Tensor) -> Tensor:
+    """How far flow is off where the person is moved, in pixels of 128: mean of all levels of 16 and up.
 
-
-def edge_loss(drawn: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
-    """Mean difference of the slopes of two pictures, at their size and at half of it."""
-    total = drawn.new_zeros(())
-    for _ in range(2):
-        away = drawn - wanted
-        total = total + (weights[..., 1:] * away.diff(dim=3).abs()).mean()
-        total = total + (weights[:, :, 1:] * away.diff(dim=2).abs()).mean()
-        drawn, wanted, weights = (F.avg_pool2d(x, 2) for x in (drawn, wanted, weights))
-    return total
-
-
-def flow_loss(flows: list[Tensor], batch: PairBatch, targets: Tensor) -> Tensor:
-    """Pixels, at the last level's size, that flow is off where the person is moved, mean of levels of 16 and up."""
-    known = batch.from_photo()
-    wanted = batch.flow[targets][known]
-    moved = (batch.kinds[targets][known] == MOVED)[:, None].float()
-    total, count = wanted.new_zeros(()), 0
+    Args:
+        flows: raw flow (B, 3, side, side) of every level.
+        wanted: (B, 2, s, s), half pictures.
+        moved: (B, s, s) bool.
+    """
+    weights = moved[:, None].float()
+    errors = []
     for raw in flows[1:]:
         factor = wanted.shape[-1] // raw.shape[-1]
-        whole = -F.max_pool2d(-moved, factor)
-        goal = F.avg_pool2d(wanted, factor)
-        away = (torch.tanh(raw[known, :2]) - goal).abs().sum(1, keepdim=True)
-        total = total + (away * whole).sum() / whole.sum().clamp_min(1) * (wanted.shape[-1] / 2)
-        count += 1
-    return total / count
+        whole = -F.max_pool2d(-weights, factor)  # cells of nothing but moved pixels
+        away = (torch.tanh(raw[:, :2]) - F.avg_pool2d(wanted, factor)).abs().sum(1, keepdim=True)
+        errors.append((away * whole).sum() / whole.sum().clamp_min(1))
+    return total(errors) / len(errors) * _PIXELS
 
 
 def share_loss(logits: Tensor, source_kinds: Tensor, kinds: Tensor) -> Tensor:
-    """Cross entropy of the shares where it is known which one it must be."""
+    """Cross entropy of the shares (B, 3, S, S) where it is known which must win; kinds (B, s, s) of source and target."""
     wanted = torch.full_like(kinds, -1)
     wanted[(kinds == STILL) & (source_kinds == STILL)] = 0
     wanted[kinds == MOVED] = 1
     wanted[kinds == MOUTH] = 2
-    return F.cross_entropy(shrink(logits.float(), kinds.shape[-1]), wanted, ignore_index=-1)
+    logits = F.adaptive_avg_pool2d(logits.float(), kinds.shape[-1])
+    summed = F.cross_entropy(logits, wanted, ignore_index=-1, reduction="sum")
+    return summed / (wanted >= 0).sum().clamp_min(1)
 
 
-def export(network: Autoencoder, folder: Path) -> None:
-    """Writes config.json and model.safetensors, in half precision."""
-    folder.mkdir(parents=True, exist_ok=True)
-    network.config.save(folder / "config.json")
-    save_file(
-        {name: value.half().contiguous() for name, value in network.state_dict().items()}, folder / "model.safetensors"
-    )
+def _dtype(network: nn.Module) -> torch.dtype:
+    return next(network.parameters()).dtype
 
 
-def _begin(arguments: argparse.Namespace, groups: PairGroups) -> ProbedAutoencoder:
-    config = get_autoencoder_preset(arguments.preset)
-    if arguments.grow is None or (arguments.run / "checkpoint.pt").is_file():
-        return ProbedAutoencoder(config, landmark_basis(groups))
-    smaller = ProbedAutoencoder(
-        replace(config, size_px=config.size_px // 2, channels=config.channels[:-1]), landmark_basis(groups, 1)
-    )
-    state = load_checkpoint(arguments.grow)
-    if state is None:
-        raise LoquentError(f"{arguments.grow} holds no checkpoint; train the smaller renderer there first")
-    smaller.load_state_dict(state["ema"])
-    return grow_probed(smaller, config, groups)
+def judge_config(config: AutoencoderConfig) -> AutoencoderConfig:
+    """Sizes of the judge: it sees pictures as they come out."""
+    more = (config.output_px // config.size_px).bit_length() - 1
+    channels = (*config.channels, *[config.channels[-1]] * more)
+    return replace(config, size_px=config.output_px, channels=channels, output_dim=0)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cache", type=Path)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--preset", default="starter-blend")
-    parser.add_argument("--steps", type=int, default=RECIPE.steps)
-    parser.add_argument("--rate", type=float, default=RECIPE.learning_rate)
-    parser.add_argument("--groups", type=int, default=GROUPS, help="people in a batch, four frames each")
-    parser.add_argument("--grow", type=Path, help="run of a renderer of half the size to begin with")
-    parser.add_argument("--export", type=Path, help="write the averaged weights to this folder at every checkpoint")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    groups = PairGroups(arguments.cache, arguments.groups)
+def train_autoencoder(config: AutoencoderRecipe, data: Path, output: Path, device: str) -> nn.Module:
+    """Trains as configured; writes config.json and model.safetensors of the averaged renderer to output/weights."""
+    groups = open_groups(data, config.groups, config.train.seed)
     logger.info("%d people", len(groups))
-    torch.manual_seed(0)
-    network = _begin(arguments, groups).to(memory_format=torch.channels_last)
-    settings = replace(RECIPE, steps=arguments.steps, learning_rate=arguments.rate)
+    torch.manual_seed(config.train.seed)
+    network = _begin(config, groups, output).to(memory_format=torch.channels_last)
+    trained = set(stage_parameters(network.autoencoder, config.stage))
+    for name, weight in network.autoencoder.named_parameters():
+        weight.requires_grad_(name in trained)
+    learners = {"renderer": Learner(network, config.train)}
+    if config.loss.adversarial:
+        judge = Discriminator(judge_config(config.network)).to(memory_format=torch.channels_last)
+        learners["judge"] = Learner(judge, config.judge)
+    turns = PairTurns(config, make_distance(config.vgg, device if device != "auto" else "cpu"))
 
     def save(average: nn.Module, step: int) -> None:
-        if arguments.export:
-            export(average.autoencoder, arguments.export)
+        assert isinstance(average, SteeredAutoencoder)
+        save_autoencoder(average.autoencoder, output / "weights")
+        save_file({"basis": average.basis.contiguous()}, output / "weights" / "steering.safetensors")
 
-    train(network, PairLoss(), groups.batch, settings, arguments.run, on_save=save)
+    return train_together(learners, turns, groups.batch, config.train, output, on_save=save, device=device)
 
 
-if __name__ == "__main__":
-    main()
+def _begin(config: AutoencoderRecipe, groups: PairGroups | VideoGroups, output: Path) -> SteeredAutoencoder:
+    """A new renderer, or one from another run; a run that goes on is filled from its own checkpoint later."""
+    if not config.begin_with or (output / "checkpoint.pt").is_file():
+        return SteeredAutoencoder(config.network, landmark_basis(groups, config.network.motion_dim))
+    state = load_checkpoint(Path(config.begin_with))
+    if state is None:
+        raise LoquentError(f"{config.begin_with} holds no checkpoint; train the renderer to begin with there first")
+    basis, levels = state["ema"]["basis"].numpy(), len(config.network.level_sizes)
+    is_half = f"autoencoder.decoder.levels.{levels - 1}.up.conv.weight" not in state["ema"]
+    half = replace(config.network, size_px=config.network.size_px // 2, channels=config.network.channels[:-1])
+    network = SteeredAutoencoder(half if is_half else config.network, basis)
+    load_exactly(network, state["ema"], config.begin_with)
+    return grow_steered(network, config.network, groups) if is_half else network
+
+
+_STARTER = TrainSettings(
+    steps=4000, learning_rate=3e-3, warmup_steps=100, decay_share=0.3, weight_decay=0.0, betas=(0.9, 0.99),
+    max_grad_norm=2.0, ema_decay=0.998, bfloat16=True, save_every=100, log_every=25,
+)  # fmt: skip
+_PUBLISHED_G = OptimizerSettings(
+    optimizer="adam", learning_rate=0.002 * 4 / 5, warmup_steps=0, decay_share=0, betas=(0.0, 0.99**0.8),
+    max_grad_norm=float("inf"),
+)  # fmt: skip
+_PUBLISHED_D = replace(_PUBLISHED_G, learning_rate=0.002 * 16 / 17, betas=(0.0, 0.99 ** (16 / 17)))
+_PUBLISHED_RUN = TrainSettings(
+    steps=1_500_000, optimizer="adam", learning_rate=_PUBLISHED_G.learning_rate, warmup_steps=0, decay_share=0,
+    betas=_PUBLISHED_G.betas, max_grad_norm=float("inf"), ema_decay=0.0, save_every=5000, log_every=500,
+)  # fmt: skip
+_PUBLISHED_LOSS = PairLossWeights(
+    picture=1, edges=0, perceptual=10, adversarial=1, colours=0, flow=0, points=0, shares=0, code=0, fine=0
+)
+RECIPE = Recipe(
+    presets={
+        "starter": AutoencoderRecipe(
+            train=_STARTER, judge=_PUBLISHED_D, network=get_autoencoder_preset("starter-blend"), groups=3
+        ),
+        "published": AutoencoderRecipe(
+            train=_PUBLISHED_RUN,
+            judge=_PUBLISHED_D,
+            network=get_autoencoder_preset("published-256"),
+            loss=_PUBLISHED_LOSS,
+            groups=16,
+            steered=0,
+        ),
+        "debug": AutoencoderRecipe(
+            train=replace(_STARTER, steps=24, warmup_steps=5, bfloat16=False, save_every=12, log_every=8),
+            judge=replace(_PUBLISHED_D, learning_rate=1e-3),
+            network=get_autoencoder_preset("tiny-blend"),
+            loss=PairLossWeights(perceptual=0.1, adversarial=0.01),
+            groups=1,
+        ),
+    },
+    run=train_autoencoder,
+    data="drawn people, made by `python -m loquent.training.ifmdm_data`, or a video corpus",
+    write_debug_data=write_sliding_pictures,
+    falls="flow",
+)

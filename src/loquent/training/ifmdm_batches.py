@@ -1,8 +1,9 @@
-"""Batches for the IF-MDM renderer from the cache of `ifmdm_data`: a few frames of one person at a time."""
+"""Batches for the IF-MDM renderer: a few frames of one person at a time, from the cache of `ifmdm_data` or any video."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,10 @@ import cv2
 import numpy as np
 import torch
 
-from loquent.data.video_shards import change_light
+from loquent.data.video_shards import VideoCorpus, change_light
 from loquent.errors import LoquentError
 from loquent.face.topology import EYELIDS, LIPS, MIRRORED, NUM_LANDMARKS, NUM_MESH_LANDMARKS
-from loquent.training.ifmdm_data import FLOW_STEPS, SIZE_PX, DrawnPeople
+from loquent.training.ifmdm_data import FLOW_PX, FLOW_STEPS, UNSURE, DrawnPeople, add_openings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +29,7 @@ FINE_WEIGHT = 4.0  # of lips and lids among the landmarks
 class PairBatch:
     """G groups of four frames, flattened: row 4·g + i is frame i of group g."""
 
-    pictures: Tensor  # (4 G, 3, 256, 256) in [−1, 1]
+    pictures: Tensor  # (4 G, 3, S, S) in [−1, 1]
     flow: Tensor  # (4 G, 2, 128, 128), from each frame to the group's photo, half pictures
     kinds: Tensor  # (4 G, 128, 128), see `ifmdm_data`
     landmarks: Tensor  # (4 G, 478, 2), −1 to 1 from edge to edge
@@ -40,6 +41,11 @@ class PairBatch:
     def targets(self) -> Tensor:
         """Rows of the pairs' targets, (4 G,)."""
         return self._rows(1)
+
+    def first(self) -> Tensor:
+        """Row of the first frame of each row's group, (4 G,)."""
+        rows = torch.arange(len(self.pictures))
+        return rows - rows % FRAMES
 
     def from_photo(self) -> Tensor:
         """Whether a pair's source is the photo, so that its flow is known, (4 G,) bool."""
@@ -60,17 +66,16 @@ class PairGroups:
     def __init__(self, cache: Path, groups: int, split: str = "train", seed: int = 0) -> None:
         folders = sorted(cache.glob(f"{split}-*"))
         if not folders:
-            raise LoquentError(f"{cache} holds no {split}-* folder; run `python -m loquent.training.ifmdm_data` first")
+            raise LoquentError(
+                f"{cache} holds no {split}-* folder; make one by `python -m loquent.training.ifmdm_data`"
+            )
         self._tables = [
             {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in DrawnPeople.names()} for folder in folders
         ]
-        self._people = [
-            (number, int(first), int(last))
-            for number, folder in enumerate(folders)
-            for first, last in zip(
-                *(lambda starts: (starts[:-1], starts[1:]))(np.load(folder / "starts.npy")), strict=True
-            )
-        ]
+        self._people: list[tuple[int, int, int]] = []  # number of the folder, first row, last row
+        for number, folder in enumerate(folders):
+            starts = np.load(folder / "starts.npy").tolist()
+            self._people += [(number, first, last) for first, last in pairwise(starts)]
         self._groups = groups
         self._seed = seed
 
@@ -79,8 +84,12 @@ class PairGroups:
 
     def batch(self, number: int) -> PairBatch:
         rng = np.random.default_rng((self._seed, number))
-        parts = [self._group(rng) for _ in range(self._groups)]
-        return PairBatch(*(torch.from_numpy(np.concatenate(values)) for values in zip(*parts, strict=True)))
+        return join_groups([self._group(rng) for _ in range(self._groups)])
+
+    def landmarks(self, number: int) -> NDArray[np.float32]:
+        """Of all frames of a person, the photo first, (T, 478, 2) in pictures."""
+        table, first, last = self._people[number]
+        return np.asarray(self._tables[table]["landmarks"][first:last]) / self._tables[table]["frames"].shape[1]
 
     def person(self, number: int) -> dict[str, NDArray]:
         """All frames of one person, arrays as in `DrawnPeople`."""
@@ -94,11 +103,67 @@ class PairGroups:
         return as_floats(arrays, rng)
 
 
+class VideoGroups:
+    """The same from a video corpus (`loquent.data.video_shards`), whose flow is not known, such as footage.
+
+    Raises:
+        LoquentError: no person has four frames.
+    """
+
+    def __init__(self, folder: Path, groups: int, seed: int = 0) -> None:
+        self._corpus = VideoCorpus(folder)
+        entries = self._corpus.clips
+        clips = [[n for n in numbers if entries[n].kind != "photo"] for numbers in self._corpus.people.values()]
+        self._people = [numbers for numbers in clips if sum(entries[n].num_frames for n in numbers) >= FRAMES]
+        if not self._people:
+            raise LoquentError(f"{folder}: no person has {FRAMES} frames; give longer clips")
+        self._groups = groups
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._people)
+
+    def batch(self, number: int) -> PairBatch:
+        rng = np.random.default_rng((self._seed, number))
+        return join_groups([self._group(rng) for _ in range(self._groups)])
+
+    def landmarks(self, number: int) -> NDArray[np.float32]:
+        """Of all frames of a person, (T, 478, 2) in pictures."""
+        points = [self._corpus.landmarks(clip) for clip in self._people[number]]
+        return np.concatenate(points)[..., :2] / self._corpus.size_px
+
+    def _group(self, rng: np.random.Generator) -> tuple[NDArray, ...]:
+        places = [(n, t) for n in self._people[int(rng.integers(len(self._people)))]
+                  for t in range(self._corpus.clips[n].num_frames)]  # fmt: skip
+        chosen = [places[row] for row in rng.choice(len(places), FRAMES, replace=False)]
+        frames = np.concatenate([self._corpus.frames(clip, t, t + 1) for clip, t in chosen])
+        landmarks = np.concatenate([self._corpus.landmarks(clip, t, t + 1) for clip, t in chosen])[..., :2]
+        kinds = np.full((FRAMES, FLOW_PX, FLOW_PX), UNSURE, np.uint8)
+        for kind, points in zip(kinds, landmarks, strict=True):
+            add_openings(kind, points * (FLOW_PX / frames.shape[1]))
+        flow = np.zeros((FRAMES, FLOW_PX, FLOW_PX, 2), np.int16)
+        return as_floats({"frames": frames, "landmarks": landmarks, "kinds": kinds, "flow": flow}, rng)
+
+
+def open_groups(folder: Path, groups: int, seed: int = 0) -> PairGroups | VideoGroups:
+    """Groups from a folder of either kind."""
+    return (
+        VideoGroups(folder, groups, seed)
+        if (folder / "index.json").is_file()
+        else PairGroups(folder, groups, seed=seed)
+    )
+
+
+def join_groups(groups: list[tuple[NDArray, ...]]) -> PairBatch:
+    """One batch of groups as `as_floats` makes them."""
+    return PairBatch(*(torch.from_numpy(np.concatenate(values)) for values in zip(*groups, strict=True)))
+
+
 def as_floats(arrays: dict[str, NDArray], rng: np.random.Generator | None = None) -> tuple[NDArray, ...]:
     """Pictures, flow, kinds and landmarks as `PairBatch` holds them, with another light and mirrored if `rng` is given."""
     frames, kinds = arrays["frames"], arrays["kinds"].astype(np.int64)
     flow = arrays["flow"].astype(np.float32).transpose(0, 3, 1, 2) / FLOW_STEPS
-    landmarks = (arrays["landmarks"] + 0.5) * (2 / SIZE_PX) - 1
+    landmarks = (arrays["landmarks"] + 0.5) * (2 / frames.shape[1]) - 1
     if rng is not None:
         frames = degrade(change_light(frames, rng), rng)
         if rng.random() < 0.5:

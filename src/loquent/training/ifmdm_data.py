@@ -35,7 +35,7 @@ from loquent.face.topology import (
 )
 from loquent.render.matte import split_layers
 from loquent.render.mesh import MeshRenderer
-from loquent.types import ARKIT_INDEX, Motion
+from loquent.types import ARKIT_INDEX, MOTION_DIM, Motion
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,6 +57,13 @@ _OPAQUE, _CLEAR = 250, 3  # share of the person, of 255, from which a pixel coun
 _BACKGROUND_SHARE = 0.35  # of the people stand before another background
 _BLINK_SHARE = 0.25  # of the free frames, besides those that blink anyway
 _KNOT_FRAMES = 8  # a goal of `free_motion`
+# Upper and lower outline, what is within, and how much larger it is taken.
+_OPENINGS = (
+    (LIPS_OUTER_UPPER, LIPS_OUTER_LOWER, SLIDING, 1.5),
+    (RIGHT_EYE_UPPER, RIGHT_EYE_LOWER, SLIDING, 1.5),
+    (LEFT_EYE_UPPER, LEFT_EYE_LOWER, SLIDING, 1.5),
+    (LIPS_INNER_UPPER, LIPS_INNER_LOWER, MOUTH, 1.0),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,16 +146,17 @@ def _kinds(share: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[
     kinds = np.where(share >= _OPAQUE, MOVED, np.where(share <= _CLEAR, STILL, UNSURE)).astype(np.uint8)
     grown = cv2.erode(kinds, np.ones((3, 3))), cv2.dilate(kinds, np.ones((3, 3)))
     kinds = np.where(grown[0] == grown[1], kinds, UNSURE).astype(np.uint8)[::2, ::2].copy()
-    points = ((landmarks + 0.5) / 2 - 0.5).astype(np.float32)
-    outlines = [(LIPS_OUTER_UPPER, LIPS_OUTER_LOWER, SLIDING), (RIGHT_EYE_UPPER, RIGHT_EYE_LOWER, SLIDING),
-                (LEFT_EYE_UPPER, LEFT_EYE_LOWER, SLIDING), (LIPS_INNER_UPPER, LIPS_INNER_LOWER, MOUTH)]  # fmt: skip
-    for upper, lower, kind in outlines:
-        outline = points[[*upper, *lower[::-1]]]
-        if kind == SLIDING:
-            middle = outline.mean(0)
-            outline = middle + 1.5 * (outline - middle)
-        cv2.fillPoly(kinds, [np.round(outline * 16).astype(np.int32)], kind, shift=4)
+    add_openings(kinds, (landmarks + 0.5) / 2 - 0.5)
     return kinds
+
+
+def add_openings(kinds: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> None:
+    """Marks mouth, lips and eyes in `kinds` (s, s), in place; landmarks (478, 2) in its pixels."""
+    for upper, lower, kind, growth in _OPENINGS:
+        outline = landmarks[[*upper, *lower[::-1]]]
+        middle = outline.mean(0)
+        outline = middle + growth * (outline - middle)
+        cv2.fillPoly(kinds, [np.round(outline * 16).astype(np.int32)], kind, shift=4)
 
 
 def _make(number: int, people: People, corpus: Path, seed: int) -> DrawnPeople | None:
@@ -167,6 +175,28 @@ def write_file(people: list[DrawnPeople], folder: Path) -> None:
         np.save(part / f"{name}.npy", np.concatenate([getattr(person, name) for person in people]))
     np.save(part / "starts.npy", np.cumsum([0] + [len(person.frames) for person in people]))
     part.rename(folder)
+
+
+def write_sliding_pictures(folder: Path, people: int = 3, frames: int = 6) -> None:
+    """A tiny cache of soft pictures that slide as a whole, for debug recipes and tests."""
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(people):
+        large = cv2.resize(rng.uniform(0, 255, (9, 9, 3)).astype(np.float32), (SIZE_PX + 64, SIZE_PX + 64))
+        shifts = np.vstack([[0, 0], rng.integers(-32, 33, (frames - 1, 2))])
+        cuts = [large[32 - y : 32 - y + SIZE_PX, 32 - x : 32 - x + SIZE_PX] for x, y in shifts]
+        flow = np.round(-shifts * (2 / SIZE_PX * FLOW_STEPS)).astype(np.int16)
+        landmarks = rng.uniform(80, 176, (1, 478, 2)) + shifts[:, None]
+        drawn.append(
+            DrawnPeople(
+                frames=np.stack(cuts).astype(np.uint8),
+                flow=np.broadcast_to(flow[:, None, None], (frames, FLOW_PX, FLOW_PX, 2)),
+                kinds=np.full((frames, FLOW_PX, FLOW_PX), MOVED, np.uint8),
+                landmarks=landmarks.astype(np.float32),
+                motion=np.zeros((frames, MOTION_DIM), np.float32),
+            )
+        )
+    write_file(drawn, folder / "train-0-00000")
 
 
 def main() -> None:

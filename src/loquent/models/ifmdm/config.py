@@ -24,7 +24,8 @@ class AutoencoderConfig(SavedConfig):
     channels: tuple[int, ...] = (512, 512, 512, 512, 256, 128, 64, 32)  # at 4, 8, 16 ... size_px pixels
     refine_dim: int = 512  # 0: no refine block
     refine_layers: int = 3
-    output_dim: int = 0  # channels of our output stage, which draws at twice size_px; 0: none, as published
+    output_dim: int = 0  # channels of our output stage; 0: none, as published
+    output_factor: int = 4  # by which the output stage makes pictures larger
 
     def __post_init__(self) -> None:
         if self.size_px != SMALLEST_PX * 2 ** (len(self.channels) - 1) or len(self.channels) < 3:
@@ -40,7 +41,7 @@ class AutoencoderConfig(SavedConfig):
     @property
     def output_px(self) -> int:
         """Side of the pictures drawn; with an output stage any larger multiple may be asked for as well."""
-        return 2 * self.size_px if self.output_dim else self.size_px
+        return self.output_factor * self.size_px if self.output_dim else self.size_px
 
     @property
     def level_sizes(self) -> tuple[int, ...]:
@@ -83,20 +84,25 @@ PUBLISHED = AutoencoderConfig()
 _STARTER = replace(
     PUBLISHED, size_px=256, style_dim=256, channels=(256, 256, 192, 128, 64, 32, 16), refine_dim=0, refine_layers=0
 )
-# With our output stage: the decoder draws 128 pixels, the stage 256 or more.
-_BLEND = replace(_STARTER, size_px=128, style_dim=192, channels=(160, 160, 128, 64, 32, 16), output_dim=32)
 AUTOENCODER_PRESETS = {
     "published-512": PUBLISHED,
     "published-256": replace(PUBLISHED, size_px=256, channels=PUBLISHED.channels[:-1], refine_dim=0),
     "starter-512": replace(_STARTER, size_px=512, channels=(*_STARTER.channels, 16)),
     "starter-256": _STARTER,
-    "starter-blend": _BLEND,
-    "starter-blend-half": replace(_BLEND, size_px=64, channels=_BLEND.channels[:-1]),  # what it grows from
+    # With our output stage: the decoder draws 64 pixels, the stage 256 or more.
+    "starter-blend": replace(_STARTER, size_px=64, style_dim=192, channels=(160, 160, 128, 64, 32), output_dim=64),
     "tiny": AutoencoderConfig(
         size_px=32, motion_dim=3, style_dim=16, channels=(16, 12, 8, 6), refine_dim=4, refine_layers=1
     ),
     "tiny-blend": AutoencoderConfig(
-        size_px=32, motion_dim=3, style_dim=16, channels=(16, 12, 8, 6), refine_dim=0, refine_layers=0, output_dim=4
+        size_px=32,
+        motion_dim=3,
+        style_dim=16,
+        channels=(16, 12, 8, 6),
+        refine_dim=0,
+        refine_layers=0,
+        output_dim=4,
+        output_factor=2,
     ),
 }
 
@@ -109,7 +115,7 @@ MOTION_PRESETS = {
     "b": replace(A0, num_blocks=12, hidden_dim=768, num_heads=12),
     "l": replace(A0, num_blocks=24, hidden_dim=1024, num_heads=16),
     "xl": replace(A0, num_blocks=28, hidden_dim=1152, num_heads=16),
-    "starter": replace(A0, audio_dim=256, hidden_dim=160, num_blocks=5, num_heads=5),
+    "starter": replace(A0, audio_dim=256, hidden_dim=128, num_blocks=4, num_heads=4),
     "tiny": MotionConfig(motion_dim=3, audio_dim=6, num_frames=8, hidden_dim=16, num_blocks=2, num_heads=2),
 }
 

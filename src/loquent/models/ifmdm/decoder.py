@@ -167,7 +167,9 @@ class Decoder(nn.Module):
             for a, b, size in zip(widths, widths[1:], config.level_sizes, strict=False)
         )
         self.refine = RefineBlock(config.refine_dim, config.refine_layers) if config.refine_dim else None
-        self.output = OutputStage(widths[-1], config.output_dim, style_dim) if config.output_dim else None
+        self.output = (
+            OutputStage(widths[-1], config.output_dim, style_dim, config.output_factor) if config.output_dim else None
+        )
 
     def forward(self, appearance: Appearance, motion: Tensor | None, *, refine: bool = True) -> Tensor:
         """Args:
@@ -186,8 +188,8 @@ class Decoder(nn.Module):
         rgb = sketch.colours
         return rgb if self.refine is None or not refine else self.refine(rgb)
 
-    def sketch(self, appearance: Appearance, motion: Tensor | None) -> Sketch:
-        """What the levels, and the output stage if there is one, make of it: flow, colours and shares."""
+    def sketch(self, appearance: Appearance, motion: Tensor | None, *, finish: bool = True) -> Sketch:
+        """What the levels make of it, and the output stage if there is one and `finish` is not False."""
         style = appearance.vector if motion is None else appearance.vector + self.directions(motion)
         x: Tensor | None = self.first(self.start.expand(len(style), -1, -1, -1), style)
         raw = rgb = drawn = None
@@ -199,7 +201,7 @@ class Decoder(nn.Module):
             flows.append(raw)
         assert rgb is not None  # a decoder has two levels or more
         assert drawn is not None
-        if self.output is None:
+        if self.output is None or not finish:
             return Sketch(flows, rgb)
         assert appearance.photo is not None
         return self.output(drawn, style, flows, rgb, appearance.photo)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from loquent.models.ifmdm.decoder import identity_grid
 from loquent.models.ifmdm.layers import DEMODULATION_EPS, GAIN, LEAK, UpModulatedConv, blur_kernel
-from loquent.models.ifmdm.output import enlarge, mix, shares_of, shrink, warp
+from loquent.models.ifmdm.output import FINE_FLOW, enlarge, mix, shares_of, shrink, warp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -153,31 +153,39 @@ class _Level:
         self.final_bias = level.rgb.bias[:, None, None]
 
 
+class _PlainConv:
+    """A `ConvLayer` or plain 3 x 3 convolution whose weights are scaled once."""
+
+    def __init__(self, conv: EqualConv, bias: Tensor, gain: float = 1.0) -> None:
+        self._weight = (conv.scaled_weight() * gain).contiguous(memory_format=_CHANNELS_LAST)
+        self._bias = bias * gain
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.conv2d(x.contiguous(memory_format=_CHANNELS_LAST), self._weight, self._bias, padding=1)
+
+
 class _Output:
     """The output stage."""
 
     def __init__(self, stage: OutputStage) -> None:
+        self._factor = stage.factor
         self._conv = _StyledConv(stage.conv)
-        self._look = (stage.look.conv.scaled_weight() * GAIN).contiguous(memory_format=_CHANNELS_LAST)
-        self._look_bias = stage.look.activation.bias * GAIN
-        self._planes = stage.planes.scaled_weight().contiguous(memory_format=_CHANNELS_LAST)
-        # A cell's four pixels share their plane's bias.
-        self._planes_bias = stage.bias.repeat_interleave(4)
+        self._look = _PlainConv(stage.look.conv, stage.look.activation.bias, GAIN)
+        self._join = _PlainConv(stage.join.conv, stage.join.activation.bias, GAIN)
+        self._planes = _PlainConv(stage.planes, stage.bias.repeat_interleave(stage.factor**2))
 
     def __call__(self, x: Tensor, style: Tensor, offsets: Tensor, rgb: Tensor, portrait: PreparedPortrait) -> Tensor:
-        """As `OutputStage` and `compose`; rgb is (B, 3, 2 s, 2 s) already."""
-        size, count = rgb.shape[-1], len(x)
-        warped = warp(portrait.photo.expand(count, -1, -1, -1), enlarge(offsets, size))
-        cells = F.pixel_unshuffle(warped, 2).contiguous(memory_format=_CHANNELS_LAST)
-        seen = F.leaky_relu_(F.conv2d(cells, self._look, self._look_bias, padding=1), LEAK)
-        planes = F.pixel_shuffle(
-            F.conv2d(self._conv(x, style) + seen, self._planes, self._planes_bias, padding=1).contiguous(), 2
-        )
-        colours, shares = rgb + planes[:, :3], shares_of(planes[:, 3:])
-        photo = portrait.full_photo
-        if photo.shape[-1] != size:
-            warped = warp(photo.expand(count, -1, -1, -1), enlarge(offsets, photo.shape[-1]))
-        return mix(enlarge(shares, photo.shape[-1]), photo, warped, enlarge(colours, photo.shape[-1]))
+        """As `OutputStage` and `compose`."""
+        size, count = portrait.photo.shape[-1], len(x)
+        photo, offsets = portrait.photo.expand(count, -1, -1, -1), enlarge(offsets, size)
+        cells = F.pixel_unshuffle(warp(photo, offsets), self._factor)
+        x = self._conv(x, style) + F.leaky_relu_(self._look(cells), LEAK)
+        planes = F.pixel_shuffle(self._planes(F.leaky_relu_(self._join(x), LEAK)).contiguous(), self._factor)
+        shift, colours, logits = planes.split((2, 3, 3), dim=1)
+        offsets, shares, colours = offsets + FINE_FLOW * shift, shares_of(logits), enlarge(rgb, size) + colours
+        full = portrait.full_photo.expand(count, -1, -1, -1)
+        size = full.shape[-1]
+        return mix(enlarge(shares, size), full, warp(full, enlarge(offsets, size)), enlarge(colours, size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,7 +263,7 @@ class PortraitDrawer:
         block = self._network.decoder.refine
         assert rgb is not None  # a decoder has two levels or more
         if self._output is not None:
-            return self._output(x, next(styles), offsets, self._double(rgb), portrait)
+            return self._output(x, next(styles), offsets, rgb, portrait)
         return rgb if block is None or not refine else block(rgb)
 
     def _warp_colours(self, colours: Tensor, offsets: Tensor, mask: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Our extension of the renderer: a last stage that keeps the photo's own pixels wherever they can be kept.
 
 The published decoder draws every pixel anew from warped feature maps, and is blurred where training was short. This
-stage doubles the picture's size once more and decides for each pixel between three: the photo as it is (background), the
+stage makes the picture larger once more and decides for each pixel between three: the photo as it is (background), the
 photo warped by the decoder's own flow (skin, hair, clothes), and a newly drawn colour (inside of the mouth, lids,
 uncovered background). Flow, colours and shares are smooth enough to be enlarged, so the photo may have any larger size.
 
@@ -18,13 +18,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from loquent.errors import PhotoError
-from loquent.models.ifmdm.layers import ConvLayer, EqualConv, StyledConv, Upsample
+from loquent.models.ifmdm.layers import ConvLayer, EqualConv, StyledConv
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 STILL, WARPED, DRAWN = range(3)  # order of the shares
 _OVERSHOOT = 0.02  # shares this near to 0 and 1 become 0 and 1, so that what is still is exactly still
+FINE_FLOW = 0.05  # half pictures: the unit in which the stage itself moves the photo
 _START_LOGITS = (0.0, 1.5, 0.0)  # warping comes first: colours drawn early would take over what flow should learn
 
 
@@ -35,25 +36,28 @@ class Sketch:
     flows: list[Tensor]  # raw flow (B, 3, side, side) of every level, see `FlowHead`
     colours: Tensor  # (B, 3, side, side)
     logits: Tensor | None = None  # (B, 3, side, side): of the photo as it is, the photo warped, the colours
+    offsets: Tensor | None = None  # (B, 2, side, side): where the photo is read, half pictures
     warped: Tensor | None = None  # (B, 3, side, side): the photo of that size, warped
 
 
 class OutputStage(nn.Module):
-    """Colours and shares at twice the size of the last level, which are worked out in cells of 2 x 2 pixels.
+    """Colours, shares and finer flow at several times the size of the last level, worked out in square cells of pixels.
 
     Args:
         input_dim: channels of the last level.
         dim: channels of this stage.
         style_dim: channels of the style.
+        factor: pixels along the side of a cell.
     """
 
-    def __init__(self, input_dim: int, dim: int, style_dim: int) -> None:
+    def __init__(self, input_dim: int, dim: int, style_dim: int, factor: int) -> None:
         super().__init__()
+        self.factor = factor
         self.conv = StyledConv(input_dim, dim, style_dim)
-        self.look = ConvLayer(3 * 4, dim, 3)
-        self.planes = EqualConv(dim, 6 * 4, 3, padding=1)
-        self.bias = nn.Parameter(torch.tensor((0.0, 0.0, 0.0, *_START_LOGITS)))
-        self.upsample = Upsample()
+        self.look = ConvLayer(3 * factor**2, dim, 3)
+        self.join = ConvLayer(dim, dim, 3)
+        self.planes = EqualConv(dim, 8 * factor**2, 3, padding=1)
+        self.bias = nn.Parameter(torch.tensor((0.0, 0.0, 0.0, 0.0, 0.0, *_START_LOGITS)))
 
     def forward(self, x: Tensor, style: Tensor, flows: list[Tensor], rgb: Tensor, photo: Tensor) -> Sketch:
         """Args:
@@ -61,24 +65,27 @@ class OutputStage(nn.Module):
             style: (B, W).
             flows: raw flow of every level.
             rgb: the decoder's colours, (B, 3, s, s).
-            photo: (B, 3, S, S), S a multiple of 2·s.
+            photo: (B, 3, S, S), S a multiple of factor·s.
 
         Returns:
-            Colours and shares of 2·s pixels.
+            Planes of factor·s pixels.
         """
-        size = 2 * x.shape[-1]
-        warped = warp(shrink(photo, size), enlarge(torch.tanh(flows[-1][:, :2]), size))
-        cells = F.pixel_unshuffle(warped, 2).to(x.dtype)
-        x = self.conv(x, style) + self.look(cells)
-        planes = F.pixel_shuffle(self.planes(x), 2) + self.bias[:, None, None]
-        return Sketch(flows, self.upsample(rgb) + planes[:, :3], planes[:, 3:], warped)
+        size = self.factor * x.shape[-1]
+        photo, offsets = shrink(photo, size), enlarge(torch.tanh(flows[-1][:, :2]), size)
+        cells = F.pixel_unshuffle(warp(photo, offsets), self.factor).to(x.dtype)
+        x = self.join(self.conv(x, style) + self.look(cells))
+        planes = F.pixel_shuffle(self.planes(x), self.factor) + self.bias[:, None, None]
+        shift, colours, logits = planes.split((2, 3, 3), dim=1)
+        offsets = offsets + FINE_FLOW * shift.to(offsets.dtype)
+        return Sketch(flows, enlarge(rgb, size) + colours, logits, offsets, warp(photo, offsets))
 
 
 def compose(photo: Tensor, sketch: Sketch) -> Tensor:
     """The picture (B, 3, S, S) of a photo of that size, in the flow's precision."""
     assert sketch.logits is not None  # the sketch of an output stage
+    assert sketch.offsets is not None
     assert sketch.warped is not None
-    offsets, size = torch.tanh(sketch.flows[-1][:, :2]), photo.shape[-1]
+    offsets, size = sketch.offsets, photo.shape[-1]
     shares = enlarge(shares_of(sketch.logits.to(offsets.dtype)), size)
     colours = enlarge(sketch.colours.to(offsets.dtype), size)
     warped = sketch.warped if sketch.warped.shape[-1] == size else warp(photo, enlarge(offsets, size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from loquent.errors import WeightsError
 from loquent.models.ifmdm.autoencoder import Autoencoder
@@ -228,3 +228,11 @@ def load_autoencoder(folder: Path, device: str = "cpu") -> Autoencoder:
         raise WeightsError(f"{folder} does not hold renderer weights ({error}); restore the folder") from error
     load_exactly(network, state, str(folder / "model.safetensors"))
     return network.to(device).eval()
+
+
+def save_autoencoder(network: Autoencoder, folder: Path) -> None:
+    """Writes what `load_autoencoder` reads, in half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    network.config.save(folder / "config.json")
+    state = {name: value.detach().cpu().half().contiguous() for name, value in network.state_dict().items()}
+    save_file(state, folder / "model.safetensors")

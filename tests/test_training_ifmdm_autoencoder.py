@@ -1,0 +1,141 @@
+"""The recipe `ifmdm-autoencoder`, its batches and its losses."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from loquent.data.puppets import write_puppets
+from loquent.errors import LoquentError
+from loquent.models.ifmdm import get_autoencoder_preset
+from loquent.models.ifmdm.output import warp
+from loquent.models.ifmdm.weights import load_autoencoder
+from loquent.training.ifmdm_autoencoder import (
+    RECIPE,
+    PairTurns,
+    SteeredAutoencoder,
+    flow_loss,
+    grow_steered,
+    landmark_basis,
+    share_loss,
+)
+from loquent.training.ifmdm_batches import FRAMES, PAIRS, PairGroups, as_floats, open_groups
+from loquent.training.ifmdm_data import MOUTH, MOVED, STILL, UNSURE, write_sliding_pictures
+from loquent.training.perceptual import structure_distance
+from recipe_check import check_debug_recipe
+
+TINY = get_autoencoder_preset("tiny-blend")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    write_sliding_pictures(folder)
+    return folder
+
+
+def test_debug_recipe(tmp_path):
+    output = check_debug_recipe("ifmdm-autoencoder", tmp_path)
+    assert load_autoencoder(output / "weights").config == TINY
+
+
+def test_groups_repeat_and_flow_carries_the_photo_to_each_frame(cache):
+    groups = PairGroups(cache, 2)
+    batch, again = groups.batch(3), groups.batch(3)
+    assert batch.pictures.shape == (2 * FRAMES, 3, 256, 256)
+    torch.testing.assert_close(batch.pictures, again.pictures)
+    large = torch.nn.functional.interpolate(batch.flow, size=256, mode="nearest")
+    photos = batch.pictures[::FRAMES].repeat_interleave(FRAMES, 0)
+    moved = warp(photos, large)
+    torch.testing.assert_close(moved[..., 40:-40, 40:-40], batch.pictures[..., 40:-40, 40:-40], atol=0.05, rtol=0)
+    at = batch.landmarks + torch.nn.functional.grid_sample(batch.flow, batch.landmarks[:, :, None])[..., 0].mT
+    torch.testing.assert_close(at, batch.landmarks[::FRAMES].repeat_interleave(FRAMES, 0), atol=2e-3, rtol=0)
+
+
+def test_pairs_are_of_one_person(cache):
+    batch = PairGroups(cache, 3).batch(0)
+    assert (batch.sources() // FRAMES == batch.targets() // FRAMES).all()
+    assert batch.from_photo().sum() == 3 * sum(source == 0 for source, _ in PAIRS)
+
+
+def test_a_mirrored_group_has_mirrored_flow():
+    picture = np.zeros((1, 256, 256, 3), np.uint8)
+    flow = np.zeros((1, 128, 128, 2), np.int16)
+    flow[0, :, :64, 0] = 1024
+    arrays = {"frames": picture, "kinds": np.zeros((1, 128, 128), np.uint8), "flow": flow}
+    arrays["landmarks"] = np.zeros((1, 478, 2), np.float32)
+    seeds = [seed for seed in range(20) if as_floats(arrays, np.random.default_rng(seed))[1][0, 0, 0, 0] == 0]
+    mirrored = as_floats(arrays, np.random.default_rng(seeds[0]))
+    assert mirrored[1][0, 0, 5, 100] == -0.25
+    assert mirrored[3][0, 0, 0] > 0.9
+
+
+def test_video_serves_as_well_without_known_flow(tmp_path):
+    write_puppets(tmp_path)
+    groups = open_groups(tmp_path, 1)
+    batch = groups.batch(0)
+    assert batch.pictures.shape == (FRAMES, 3, 64, 64)
+    assert not (batch.kinds == MOVED).any()
+    assert (batch.kinds == MOUTH).any()
+    assert (batch.kinds == UNSURE).any()
+    network = SteeredAutoencoder(TINY, landmark_basis(groups, TINY.motion_dim))
+    turns = PairTurns(RECIPE.presets["starter"], structure_distance)
+    _, _, terms = turns.draw(network, batch, torch.Generator().manual_seed(0))
+    assert all(torch.isfinite(value) for value in terms.values())
+    assert terms["flow"] == terms["shares"] == 0
+
+
+def test_flow_loss_counts_pixels_of_what_moved():
+    wanted = torch.zeros(1, 2, 128, 128)
+    wanted[:, 0] = 0.25
+    moved = torch.zeros(1, 128, 128, dtype=torch.bool)
+    moved[:, :64] = True
+    raw = [torch.atanh(wanted[..., : 8 * 2**n, : 8 * 2**n]) for n in range(4)]
+    raw = [torch.cat([flow, torch.zeros_like(flow[:, :1])], 1) for flow in raw]
+    assert flow_loss(raw, wanted, moved) < 1e-5
+    raw = [torch.zeros_like(flow) for flow in raw]
+    assert flow_loss(raw, wanted, moved) == pytest.approx(0.25 * 64)
+
+
+def test_share_loss_knows_what_must_win():
+    kinds = torch.full((1, 8, 8), STILL)
+    logits = torch.zeros(1, 3, 16, 16)
+    logits[:, 0] = 9
+    assert share_loss(logits, kinds, kinds) < 1e-2
+    assert share_loss(logits, torch.full_like(kinds, MOVED), kinds) == 0  # uncovered: it may be anything
+    assert share_loss(logits, kinds, torch.full_like(kinds, MOUTH)) > 5
+
+
+def test_a_grown_renderer_begins_near_the_smaller_one(cache):
+    torch.manual_seed(0)
+    groups = PairGroups(cache, 1)
+    small = SteeredAutoencoder(TINY, landmark_basis(groups, TINY.motion_dim)).eval()
+    config = replace(TINY, size_px=64, channels=(*TINY.channels, 6))
+    large = grow_steered(small, config, groups).eval()
+    pictures = groups.batch(0).pictures[:, :, ::2, ::2].contiguous()
+    with torch.no_grad():
+        before = small.autoencoder.motion_of(pictures)
+        after = large.autoencoder.motion_of(pictures)
+    assert (before - after).abs().mean() < 0.3 * before.std(0).mean() + 0.05
+
+
+def test_steps_of_the_code_follow_the_landmarks(cache):
+    groups = PairGroups(cache, 2)
+    network = SteeredAutoencoder(TINY, landmark_basis(groups, TINY.motion_dim))
+    batch = groups.batch(0)
+    first = batch.first()
+    steps = network.steps(batch.landmarks, batch.landmarks[first])
+    assert not steps[first[0]].any()
+    wide = torch.randn(len(steps), TINY.motion_dim)
+    turns = PairTurns(replace(RECIPE.presets["starter"], steered=1.0), structure_distance)
+    codes, terms = turns._steer(network, wide, batch, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(torch.atanh(codes) - torch.atanh(codes[first]), steps, atol=1e-4, rtol=1e-3)
+    assert terms["code"] > 0
+    _, terms = turns._steer(network, wide[first] + steps, batch, torch.Generator().manual_seed(0))
+    assert terms["code"] == 0
+
+
+def test_an_empty_cache_is_an_error(tmp_path):
+    with pytest.raises(LoquentError, match=r"holds no train-\* folder; make one"):
+        PairGroups(tmp_path, 1)
