@@ -138,6 +138,18 @@ def test_grey_photo_gets_a_grey_mouth():
     assert np.ptp(patch[inside].astype(int), axis=1).max() <= 2
 
 
+def test_sepia_photo_gets_a_sepia_mouth():
+    picture, landmarks = _face(smile=False, grey=True)
+    tone = np.array([1.1, 1.0, 0.7])
+    shape = fit_face(landmarks)
+    sepia = np.clip(picture * tone, 0, 255).astype(np.uint8)
+    patch, inside = _draw(MouthInterior(sepia, shape, lip_ring(landmarks, *INNER)), shape, _weights(jawOpen=0.5))
+    bright = patch[inside & (patch.min(2) > 30)].astype(float)
+    ratio = bright / bright.mean(1, keepdims=True)
+    np.testing.assert_allclose(ratio.mean(0), tone / tone.mean(), atol=0.04)
+    assert ratio.std(0).max() < 0.05
+
+
 def test_same_photo_gives_the_same_teeth_and_another_seed_others():
     (one, _, shape), (again, _, _), (other, _, _) = (_interior(False, 200, seed=seed) for seed in (1, 1, 2))
     expression = _weights(jawOpen=0.4, mouthUpperUpLeft=0.5, mouthUpperUpRight=0.5)

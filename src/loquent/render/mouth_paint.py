@@ -60,8 +60,10 @@ class Painter:
         return self._soften(paint(points, np.hstack([colours, np.ones((len(colours), 1))]), home, *size, oversample))
 
     def _soften(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.look.is_grey:
-            picture[..., :3] = (picture[..., :3] @ LUMA.astype(np.float32))[..., None]
+        if self.look.tone is not None:
+            picture[..., :3] = (picture[..., :3] @ LUMA.astype(np.float32))[..., None] * self.look.tone.astype(
+                np.float32
+            )
         return cv2.GaussianBlur(picture, (0, 0), max(0.5, 0.45 * self.look.blur_px * self.detail))
 
     def _tooth_colour(self, points: geometry.Points, view: View) -> NDArray:

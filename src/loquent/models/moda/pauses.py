@@ -36,8 +36,8 @@ _BEFORE_END_S = 0.10
 _STILL_S, _SETTLED_S = 0.02, 0.15
 _EARLY_S, _CAUGHT_UP_S = 0.10, 0.10
 
-_HEAD_HELD = 0.65  # share of the head's speed that is taken back in a pause
-_HEAD_RAMP_S = 0.12
+_HEAD_HELD = 0.85  # share of the head's speed that is taken back in a pause
+_HEAD_RAMP_S = 0.12  # half of it before the pause, half of it inside
 _HEAD_RETURN_S = 1.2  # time constant
 _START_S = 0.6  # the head leaves the photo's pose over this time
 _END_S = 0.6  # and comes to rest over this time
@@ -152,11 +152,12 @@ class _Clock:
 
     def quiet(self, times_s: NDArray) -> NDArray[np.float64]:
         """(T,), 1 inside pauses, 0 while there is sound. Times are asked for in their order: older pauses are forgotten."""
-        self._pauses_s = [pause for pause in self._pauses_s if pause[1] > times_s[0]]
+        self._pauses_s = [pause for pause in self._pauses_s if pause[1] + _HEAD_RAMP_S > times_s[0]]
         quiet = np.zeros(len(times_s))
         for start_s, end_s, scale in self._pauses_s:
             ramp_s = scale * _HEAD_RAMP_S
-            inside = _minimum_jerk((times_s - start_s) / ramp_s) * _minimum_jerk((end_s - times_s) / ramp_s)
+            begun, left = (times_s - start_s) / ramp_s, (end_s - times_s) / ramp_s
+            inside = _minimum_jerk(begun + 0.5) * _minimum_jerk(left + 0.5)
             quiet = np.maximum(quiet, inside)
         return quiet
 
