@@ -301,13 +301,14 @@ def export(
 ) -> None:
     """Write the face's motion for SPEECH as ARKit weights and head angles, to use in other tools."""
     from loquent.media.video import parse_fps
-    from loquent.motion.export import write_motion
+    from loquent.motion.export import check_motion_name, write_motion
     from loquent.pipeline import FaceSettings, TalkingHead
     from loquent.types import Controls
 
     photos, sounds = _split_inputs(inputs, text, voice)
     if len(photos) > 1 or len(sounds) != 1:
         raise LoquentError(f"export takes one recording and at most one photo; got {len(sounds)} and {len(photos)}")
+    check_motion_name(output)
     _refuse_existing(output, overwrite)
     asked = Controls(
         emotion=emotion, emotion_strength=emotion_strength, amount=amount, head=head, brows=brows, blinks=blinks,

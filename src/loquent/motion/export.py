@@ -51,6 +51,14 @@ _MAX_ANGLE_RAD = 3.2
 _GAZE_RAD = 0.5  # eye rotation at a weight of 1, used where a file has eyeLook weights but no eye rotations
 
 
+def check_motion_name(path: Path) -> None:
+    """Raises MotionError when motion cannot be written under that name."""
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise MotionError(f"{path}: motion is written as .csv (ARKit) or .json; choose one of these suffixes")
+    if not path.absolute().parent.is_dir():
+        raise MotionError(f"{path}: there is no folder {path.parent}; make it first, or choose another")
+
+
 def write_motion(motion: Motion, path: str | os.PathLike[str]) -> None:
     """Writes motion to a `.csv` or `.json` file, which appears under its name only when it is complete.
 
@@ -58,10 +66,8 @@ def write_motion(motion: Motion, path: str | os.PathLike[str]) -> None:
         MotionError: another suffix, or the folder cannot be written to.
     """
     path = Path(path)
-    writers = {".csv": _to_csv, ".json": _to_json}
-    if path.suffix.lower() not in writers:
-        raise MotionError(f"{path}: motion is written as .csv (ARKit) or .json; choose one of these suffixes")
-    text = writers[path.suffix.lower()](motion)
+    check_motion_name(path)
+    text = (_to_csv if path.suffix.lower() == ".csv" else _to_json)(motion)
     temporary = None
     try:
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False, newline="") as file:
