@@ -147,7 +147,7 @@ RECIPE = Recipe(
         "starter": AtomRecipe(
             train=replace(
                 _PUBLISHED,
-                steps=2200,
+                steps=1500,
                 learning_rate=1e-3,
                 warmup_steps=200,
                 decay_share=0.3,
