@@ -103,7 +103,7 @@ def test_codes_come_from_frames_and_a_later_renderer_keeps_the_space(tmp_path):
     np.save(features / "motion.npy", np.zeros((150, MOTION_DIM), np.float16))
     torch.manual_seed(0)
     network, corpus = Autoencoder(config).eval(), VideoCorpus(tmp_path / "video")
-    about = data.build(network, corpus, features, tmp_path / "first", copies=1, frames_per_clip=12)
+    about = data.build(data.extract(network, corpus, 12), features, tmp_path / "first", copies=1)
     assert about["frames_read"] == 36
     wanted = data.read_codes(network, corpus.frames(1, 3, 5))
     extracted = load_file(tmp_path / "first" / "extracted.safetensors")
@@ -111,7 +111,7 @@ def test_codes_come_from_frames_and_a_later_renderer_keeps_the_space(tmp_path):
     with torch.no_grad():  # the same codes in another order and sign
         out = network.encoder.motion.out.weight
         out.copy_(-out.flip(0))
-    data.build(network, corpus, features, tmp_path / "second", copies=1, frames_per_clip=12, like=tmp_path / "first")
+    data.build(data.extract(network, corpus, 12), features, tmp_path / "second", copies=1, like=tmp_path / "first")
     before, after = (load_file(tmp_path / name / "space.safetensors")["normal"] for name in ("first", "second"))
     away, unturned = (after - before).norm(), before.norm()
     assert away < 0.5 * unturned

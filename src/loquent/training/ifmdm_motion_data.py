@@ -2,7 +2,7 @@
 
     python -m loquent.training.ifmdm_motion_data RENDERER VIDEO_CORPUS FEATURES OUT [--copies 8]
 
-RENDERER is a trained renderer, VIDEO_CORPUS a folder of `loquent.data.video`, FEATURES a cache of
+RENDERER is a trained renderer, or the basis by which a steered one was trained, VIDEO_CORPUS a folder of `loquent.data.video`, FEATURES a cache of
 `loquent.training.moda_data`. Codes are read off frames of the video corpus with the frozen renderer. Drawing and reading
 every frame of hours of speech would take days on a processor, so a small network learns from those frames how
 codes move with face parameters, and writes the movement of the whole corpus, as spoken by many people.
@@ -36,6 +36,7 @@ from loquent.models.ifmdm.code_space import CodeSpace, before_tanh
 from loquent.models.ifmdm.config import get_motion_preset
 from loquent.models.ifmdm.weights import load_autoencoder
 from loquent.motion.controls import apply_controls
+from loquent.motion.face_model import fit_face
 from loquent.training.ifmdm_motion_losses import MotionWindow, split_window
 from loquent.types import EMOTIONS, MOTION_DIM, Controls, Motion
 
@@ -88,8 +89,7 @@ def extract(
         photo, *clips = corpus.people[name]
         pictures = [corpus.frames(photo)]
         for clip in clips:
-            length = corpus.clips[clip].num_frames
-            for frame in np.unique(np.linspace(0, length - 1, frames_per_clip).astype(int)):
+            for frame in _evenly(corpus.clips[clip].num_frames, frames_per_clip):
                 pictures.append(corpus.frames(clip, frame, frame + 1))
                 motion.append(corpus.motion(clip, frame, frame + 1)[0])
                 person.append(row)
@@ -106,6 +106,42 @@ def extract(
         photo_codes=torch.stack(photo_codes),
         rest=torch.from_numpy(np.stack(rest)),
     )
+
+
+def steer(
+    basis: NDArray[np.float32], corpus: VideoCorpus, frames_per_clip: int, max_people: int | None = None
+) -> Extracted:
+    """The same for a renderer whose codes were steered by landmarks while it learnt: no frame need be read.
+
+    Args:
+        basis: (956, M), from differences of landmarks to the photo, in halves of the picture, to moves
+            (`loquent.training.ifmdm_autoencoder.SteeredAutoencoder`). Codes of photos count as 0.
+    """
+    names = list(corpus.people)[:max_people]
+    moves, motion, person, rest = [], [], [], []
+    for row, name in enumerate(names):
+        photo, *clips = corpus.people[name]
+        chosen = [corpus.motion(clip)[_evenly(corpus.clips[clip].num_frames, frames_per_clip)] for clip in clips]
+        still = corpus.motion(photo)
+        both = Motion.from_vector(np.concatenate([still, *chosen]))
+        shape = fit_face(corpus.landmarks(photo)[0])
+        points = shape.landmarks(both.expression, both.rotation, both.translation, both.gaze)[..., :2]
+        halves = (points[1:] - points[:1]).reshape(len(points) - 1, -1) / (corpus.size_px / 2)
+        moves.append(halves @ basis)
+        motion += chosen
+        person += [row] * len(halves)
+        rest.append(still[0, :52])
+    return Extracted(
+        codes=torch.tanh(torch.from_numpy(np.concatenate(moves).astype(np.float32))),
+        motion=torch.from_numpy(np.concatenate(motion)),
+        person=torch.tensor(person),
+        photo_codes=torch.zeros(len(names), basis.shape[1]),
+        rest=torch.from_numpy(np.stack(rest)),
+    )
+
+
+def _evenly(length: int, count: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, length - 1, count).astype(int))
 
 
 @torch.inference_mode()
@@ -220,17 +256,15 @@ def write_moves(
 
 
 def build(
-    network: Autoencoder, corpus: VideoCorpus, features: Path, out: Path, copies: int = 8, frames_per_clip: int = 8,
-    max_people: int | None = None, like: Path | None = None,
-) -> dict[str, float]:  # fmt: skip
-    """Reads codes, fits the writer and writes the material; returns what index.json says.
+    extracted: Extracted, features: Path, out: Path, copies: int = 8, like: Path | None = None
+) -> dict[str, float]:
+    """Fits the writer and writes the material; returns what index.json says.
 
     Args:
         like: material of an earlier state of the same renderer: its space is kept as nearly as codes allow, so that a
             transformer trained there can go on here.
     """
     out.mkdir(parents=True, exist_ok=True)
-    extracted = extract(network.eval(), corpus, frames_per_clip, max_people)
     extracted.save(out / _EXTRACTED)
     writer, explained = fit_writer(extracted)
     write_moves(writer, extracted.rest.numpy(), features, out, copies)
@@ -339,7 +373,7 @@ def write_debug_moves(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("renderer", type=Path, help="folder with config.json and model.safetensors")
+    parser.add_argument("renderer", type=Path, help="folder with config.json and model.safetensors, or a basis .npy")
     parser.add_argument("video", type=Path)
     parser.add_argument("features", type=Path)
     parser.add_argument("out", type=Path)
@@ -350,11 +384,12 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    about = build(
-        load_autoencoder(arguments.renderer), VideoCorpus(arguments.video), arguments.features, arguments.out,
-        arguments.copies, arguments.frames_per_clip, arguments.people, arguments.like,
-    )  # fmt: skip
-    logger.info("%s", about)
+    corpus, wanted = VideoCorpus(arguments.video), (arguments.frames_per_clip, arguments.people)
+    if arguments.renderer.suffix == ".npy":
+        extracted = steer(np.load(arguments.renderer), corpus, *wanted)
+    else:
+        extracted = extract(load_autoencoder(arguments.renderer), corpus, *wanted)
+    logger.info("%s", build(extracted, arguments.features, arguments.out, arguments.copies, arguments.like))
 
 
 if __name__ == "__main__":

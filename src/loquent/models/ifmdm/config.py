@@ -25,6 +25,7 @@ class AutoencoderConfig(SavedConfig):
     refine_dim: int = 512  # 0: no refine block
     refine_layers: int = 3
     output_dim: int = 0  # channels of our output stage; 0: none, as published
+    relative: bool = False  # ours: codes tell how far a frame is from the portrait, whose own code is 0
     output_factor: int = 4  # by which the output stage makes pictures larger
 
     def __post_init__(self) -> None:
@@ -90,7 +91,9 @@ AUTOENCODER_PRESETS = {
     "starter-512": replace(_STARTER, size_px=512, channels=(*_STARTER.channels, 16)),
     "starter-256": _STARTER,
     # With our output stage: the decoder draws 64 pixels, the stage 256 or more.
-    "starter-blend": replace(_STARTER, size_px=64, style_dim=192, channels=(160, 160, 128, 64, 32), output_dim=64),
+    "starter-blend": replace(
+        _STARTER, size_px=64, style_dim=192, channels=(160, 160, 128, 64, 32), relative=True, output_dim=64
+    ),
     "tiny": AutoencoderConfig(
         size_px=32, motion_dim=3, style_dim=16, channels=(16, 12, 8, 6), refine_dim=4, refine_layers=1
     ),
