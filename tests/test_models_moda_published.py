@@ -2,22 +2,27 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from loquent import TalkingHead
+from loquent.driving import DriveSettings, DrivingVideo
 from loquent.errors import ControlsError, WeightsError
+from loquent.face.following import FollowedFace
+from loquent.media import VideoWriter
 from loquent.models.moda import ModaConfig, MotionFlowGenerator, MotionTransformer
 from loquent.models.moda.codes import EYE_OPENING, scale_parts
 from loquent.models.moda.keypoints import LIPS
 from loquent.models.moda.motion_space import POSE, motion_vectors
 from loquent.models.moda.options import ModaOptions
-from loquent.models.moda.published import PublishedModa, resized
+from loquent.models.moda.published import PublishedModa, as_system, resized
 from loquent.models.moda.renderer import TINY
 from loquent.models.moda.renderer.networks import RendererNetworks
 from loquent.motion.control_track import ControlTrack
 from loquent.pipeline import average_portrait
-from loquent.speech.hubert import Hubert, HubertConfig
+from loquent.speech.hubert import Hubert, HubertConfig, speech_feature_spans, speech_features
 from loquent.types import Controls, Speech
 
 SPEECH = HubertConfig(
@@ -160,3 +165,40 @@ def test_what_cannot_be_done_is_an_error(moda, converted):
         PublishedModa.from_pretrained(converted / "nowhere")
     with pytest.raises(ControlsError, match="smoothing_s is 3"):
         ModaOptions(smoothing_s=3)
+
+
+def test_a_photo_follows_a_video_by_keypoints(moda, portrait, tmp_path, monkeypatch):
+    # Random networks see no faces, so the landmarks are given: those of a face that moves to the right.
+    landmarks = np.stack([portrait.face.landmarks + np.float32([2 * t, 0, 0]) for t in range(6)])
+    followed = FollowedFace(landmarks, np.zeros((6, 2), np.float32), 25.0)
+    monkeypatch.setattr("loquent.models.moda.published.follow_face", lambda *_: followed)
+    random = np.random.default_rng(0)
+    with VideoWriter(tmp_path / "person.mp4", (160, 160), 25) as writer:
+        for _ in range(6):
+            writer.write(cv2.GaussianBlur(random.integers(0, 255, (160, 160, 3), dtype=np.uint8), (0, 0), 5))
+    own = motion_vectors(moda.source(portrait).face.motion)
+
+    def follow(**settings) -> torch.Tensor:
+        video = DrivingVideo.open(tmp_path / "person.mp4", DriveSettings(smoothing_s=0, **settings))
+        return torch.from_numpy(moda.follow(portrait, video, Controls()).values)
+
+    relative = follow()
+    assert len(relative) == 6
+    torch.testing.assert_close(relative[:1, :70], own, atol=1e-4, rtol=1e-4)
+    assert (relative[1:, :70] - own).abs().max() > 1e-4
+    assert (follow(mode="absolute")[0, :70] - own).abs().max() > 1e-4
+    still = follow(expression=0.0, lips=0.0, eyes=0.0, pose=0.0)
+    moved = (still[:, :70] - own).abs().amax(0) > 1e-4
+    assert not moved[[dim for dim in range(70) if dim != 63]].any()  # the size of the face is no part of these
+    clip = TalkingHead(as_system(moda, "moda", "cpu")).animate(portrait, drive=tmp_path / "person.mp4")
+    assert clip.num_frames == 6
+
+
+def test_long_speech_is_heard_in_spans_as_in_one_piece(moda):
+    waveform = torch.from_numpy(speech(120).samples)
+    whole = speech_features(moda.speech, waveform)
+    spans = list(speech_feature_spans(moda.speech, waveform, span_rows=40, context_rows=30))
+    assert [len(span) for span in spans] == [40, 40, 40]
+    assert (torch.cat(spans) - whole).abs().max() < 0.1 * whole.abs().max()  # two layers hear far; their context is cut
+    short = list(speech_feature_spans(moda.speech, waveform[: 640 * 90], span_rows=40, context_rows=30))
+    torch.testing.assert_close(short[0], speech_features(moda.speech, waveform[: 640 * 90]))

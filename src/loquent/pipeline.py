@@ -354,7 +354,7 @@ class TalkingHead:
             return Ahead(resample(_in_pieces(work.motion), work.video.fps, work.num_frames))
         portrait, keeps = work.portrait, True
         if work.drive is not None:
-            pieces, keeps = self._followed(portrait, work.drive), work.drive.settings.mode == "relative"
+            pieces, keeps = self._followed(work, work.drive), work.drive.settings.mode == "relative"
         else:
             assert work.speech is not None
             features = self.system.encoder.encode(work.speech)
@@ -364,9 +364,9 @@ class TalkingHead:
             pieces = apply_controls(pieces, work.controls, kept, portrait.pose_rad)
         return Ahead(resample(pieces, work.video.fps, work.num_frames))
 
-    def _followed(self, portrait: Portrait, drive: DrivingVideo) -> Iterator[Any]:
+    def _followed(self, work: Work, drive: DrivingVideo) -> Iterator[Any]:
         assert self.system.follow is not None
-        yield from _in_pieces(self.system.follow(portrait, drive))
+        yield from _in_pieces(self.system.follow(work.portrait, drive, work.controls))
 
 
 def _in_pieces(motion: SomeMotion) -> Iterator[SomeMotion]:

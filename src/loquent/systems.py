@@ -12,7 +12,7 @@ from loquent.errors import ControlsError, LoquentError, WeightsError
 
 if TYPE_CHECKING:
     from loquent.driving import DrivingVideo
-    from loquent.types import AnyMotion, Motion, MotionGenerator, Portrait, Renderer, SpeechEncoder
+    from loquent.types import AnyMotion, Controls, Motion, MotionGenerator, Portrait, Renderer, SpeechEncoder
 
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 DEFAULT_SYSTEM = "starter"
@@ -29,9 +29,9 @@ class System:
     make_renderer: Callable[[Portrait, int | None], Renderer[Any]]  # portrait, longest side of the frames in px or None
     device: str = "cpu"
     space: str = "arkit"  # of the motion between generator and renderer: `Motion`, or `MotionCodes` of that space
-    # Motion of the portrait's face that follows a driving video; None: the system cannot. Not subject to controls yet
-    # where the space is "arkit", as what a generator makes.
-    follow: Callable[[Portrait, DrivingVideo], AnyMotion] | None = None
+    # Motion of the portrait's face that follows a driving video; None: the system cannot. As with a generator, codes
+    # (not `Motion`) are made with the controls applied.
+    follow: Callable[[Portrait, DrivingVideo, Controls], AnyMotion] | None = None
     configure: Callable[[Mapping[str, Any]], System] | None = (
         None  # the same with options of its own; None: it has none
     )
@@ -151,9 +151,10 @@ def _build_starter(entry: SystemEntry, device: str) -> System:
     )
 
 
-def _follow_with_face_parameters(portrait: Portrait, video: DrivingVideo) -> Motion:
+def _follow_with_face_parameters(portrait: Portrait, video: DrivingVideo, controls: Controls) -> Motion:
     from loquent.motion.driven import follow_video
 
+    del controls  # applied by the pipeline
     return follow_video(portrait, video)
 
 
@@ -169,6 +170,16 @@ def _build_moditalker(entry: SystemEntry, device: str) -> System:
     from loquent.models.moditalker.system import load_moditalker
 
     return load_moditalker(entry.name, entry.weights, device)
+
+
+def _build_ifmdm(entry: SystemEntry, device: str) -> System:
+    from loquent.models.ifmdm.system import ImplicitSystem
+    from loquent.speech.encoder import LogMelEncoder
+
+    encoder = LogMelEncoder.from_pretrained(WEIGHTS_DIR / "speech-encoder")
+    crop_px = 512 if entry.name.endswith("-512") else 256
+    system = ImplicitSystem.from_pretrained(WEIGHTS_DIR / "ifmdm-renderer", entry.weights, encoder, crop_px, device)
+    return system.as_system(entry.name, device)
 
 
 SYSTEMS = {
@@ -190,5 +201,17 @@ SYSTEMS = {
         title="MoDiTalker at starter size: AToM's landmark diffusion, fitted to the face and drawn by the mesh renderer",
         weights=WEIGHTS_DIR / "moditalker-atom",
         build=_build_moditalker,
+    ),
+    "ifmdm": SystemEntry(
+        name="ifmdm",
+        title="IF-MDM at starter size: implicit motion codes, drawn by a network of their own; head of 256 pixels",
+        weights=WEIGHTS_DIR / "ifmdm-motion",
+        build=_build_ifmdm,
+    ),
+    "ifmdm-512": SystemEntry(
+        name="ifmdm-512",
+        title="the same, head of 512 pixels",
+        weights=WEIGHTS_DIR / "ifmdm-motion",
+        build=_build_ifmdm,
     ),
 }

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from loquent.diffusion.flow import add_noise, clean_estimate, euler, shift_sigma, time_grid, velocity_target
 from loquent.diffusion.windows import crossfade, smooth3
 from loquent.models.moda.config import BASE, ModaConfig
+from loquent.models.moda.fast import FastMotionTransformer
 from loquent.models.moda.network import (
     AudioEmbedder,
     FinalLayer,
@@ -146,11 +147,13 @@ def _talking_head_dit(fixture: Fixture) -> dict[str, Tensor]:
 
 def _motion_sampling(fixture: Fixture) -> dict[str, Tensor]:
     config, inputs = fixture.config, fixture.inputs
-    network = _transformer(
-        fixture,
-        audio_layers=config["audio_layers"],
-        num_frames=config["n_pred_frames"],
-        overlap=config["overlap"],
+    network = FastMotionTransformer(  # what the published system samples with
+        _transformer(
+            fixture,
+            audio_layers=config["audio_layers"],
+            num_frames=config["n_pred_frames"],
+            overlap=config["overlap"],
+        )
     )
 
     def sample(guidance: float) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -308,9 +309,18 @@ def resample_frames(vectors: Tensor, num_frames: int) -> Tensor:
     return F.interpolate(vectors.mT, num_frames, mode="linear", align_corners=True).mT
 
 
-@torch.no_grad()
 def speech_features(network: Hubert, waveform: Tensor) -> Tensor:
-    """Outputs of all layers for a clip (S,) at 16 kHz, (T, L, C), one row for every whole 40 ms.
+    """Outputs of all layers for a clip (S,) at 16 kHz, (T, L, C), one row for every whole 40 ms. Raises as below."""
+    return torch.cat(list(speech_feature_spans(network, waveform, span_rows=len(waveform))))
+
+
+@torch.no_grad()
+def speech_feature_spans(
+    network: Hubert, waveform: Tensor, span_rows: int = 1500, context_rows: int = 375
+) -> Iterator[Tensor]:
+    """`speech_features` in pieces, so that the transformer's work grows with the length and not with its square.
+
+    Each span of `span_rows` hears `context_rows` on either side; speech of up to a span and its contexts is one piece.
 
     Raises:
         SpeechError: the clip is shorter than one row.
@@ -319,7 +329,12 @@ def speech_features(network: Hubert, waveform: Tensor) -> Tensor:
     if not num_frames:
         raise SpeechError(f"{len(waveform)} samples of speech; at least {SAMPLES_PER_FRAME} (40 ms) are needed")
     clip = normalise(waveform)[: num_frames * SAMPLES_PER_FRAME]
-    return network(pad_for_convolutions(clip)[None], num_frames)[0]
+    vectors = resample_frames(network.convolve(pad_for_convolutions(clip)[None]), num_frames)
+    spans = 1 if num_frames <= span_rows + 2 * context_rows else -(-num_frames // span_rows)
+    bounds = [num_frames * i // spans for i in range(spans + 1)]
+    for start, stop in pairwise(bounds):
+        low, high = max(0, start - context_rows), min(num_frames, stop + context_rows)
+        yield network.encode(vectors[:, low:high])[0, start - low : stop - low]
 
 
 # Names in transformers -> ours. {} is a number.

@@ -116,6 +116,18 @@ def _face_axes(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
     return np.array([down[1], -down[0]]), down
 
 
+def mean_square(landmarks: NDArray[np.floating], rule: CropRule = DRIVING) -> CropGeometry:
+    """One square for all frames of a video, from the landmarks of each (T, N, 2 or 3)."""
+    squares = [face_square(points, rule) for points in landmarks]
+    centre = np.mean([square.centre for square in squares], axis=0)
+    return CropGeometry(centre, float(np.mean([square.side_px for square in squares])), 0.0, rule.size_px)
+
+
+def face_crop(photo: NDArray[np.uint8], square: CropGeometry, size: int = 256) -> NDArray[np.uint8]:
+    """The square of a photo averaged down to `size`, (size, size, 3)."""
+    return np.asarray(cv2.resize(cut(photo, square), (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def cut(photo: NDArray[np.uint8], square: CropGeometry) -> NDArray[np.uint8]:
     """The square of a photo, black outside: (size, size, 3)."""
     size = (square.size_px, square.size_px)

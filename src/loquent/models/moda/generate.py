@@ -62,7 +62,8 @@ class MotionFlowGenerator:
             mean, std = state.pop(_MEAN), state.pop(_STD)
         except (OSError, KeyError) as error:
             raise WeightsError(f"{folder} does not hold generator weights ({error}); restore the folder") from error
-        network = MotionTransformer(config)
+        with torch.device("meta"):  # takes the tensors over, without drawing weights first
+            network = MotionTransformer(config)
         load_exactly(network, state, str(folder / _WEIGHTS))
         return MotionFlowGenerator(network.to(device), mean, std)
 

@@ -11,8 +11,11 @@ import numpy as np
 import torch
 
 from loquent.errors import WeightsError
-from loquent.models.moda.codes import EYE_OPENING, LIP_OPENING, SPACE, apply_controls, make_codes
+from loquent.face.following import follow_face, frames_to_look_at
+from loquent.models.moda.codes import EYE_OPENING, LIP_OPENING, SPACE, apply_controls, make_codes, scale_parts
+from loquent.models.moda.crop import CropGeometry, face_crop, mean_square
 from loquent.models.moda.emotion import emotion_curve
+from loquent.models.moda.fast import FastMotionTransformer
 from loquent.models.moda.generate import MotionFlowGenerator
 from loquent.models.moda.keypoints import driven_motion, join_motion, with_sliders
 from loquent.models.moda.motion_space import (
@@ -30,7 +33,7 @@ from loquent.models.moda.sampling import WindowedSampler
 from loquent.motion.control_track import values_at
 from loquent.motion.smoothing import smooth
 from loquent.options import parse_options
-from loquent.speech.hubert import SAMPLES_PER_FRAME, Hubert, speech_features
+from loquent.speech.hubert import SAMPLES_PER_FRAME, Hubert, speech_feature_spans
 from loquent.systems import System
 from loquent.types import EMOTIONS, MOTION_RATE_HZ, MotionCodes, SpeechFeatures
 
@@ -42,16 +45,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from loquent.driving import DrivingVideo
     from loquent.models.moda.emotion import EmotionCurve
     from loquent.models.moda.keypoints import KeypointMotion
-    from loquent.models.moda.network import MotionTransformer
     from loquent.types import Controls, Portrait, Speech
 
 GUIDANCE = 1.2
 TAIL_FRAMES = 50  # of silence after the speech
 _REST_FRAME = -37  # inside it
 _PRE_EMPHASIS = 0.97
-_BLOCK_ROWS = 250
+_CROPS_AT_ONCE = 64
+_NARROW = 0.002  # the released grid's last step is 0.001 wide
 
 
 class PublishedModa:
@@ -64,7 +68,7 @@ class PublishedModa:
     def __init__(
         self,
         speech: Hubert,
-        generator: MotionTransformer,
+        generator: FastMotionTransformer,
         statistics: MotionStatistics,
         renderer: WarpingRenderer,
         options: ModaOptions | None = None,
@@ -81,6 +85,8 @@ class PublishedModa:
         self.statistics = statistics
         self.renderer = renderer
         self.options = options or ModaOptions()
+        reuse_below = _NARROW if self.options.skip_narrow_step else 0.0
+        self._sampler = WindowedSampler(self.generator, reuse_below=reuse_below)
         self._lock = Lock()
         self._latest: tuple[Portrait, SourcePhoto] | None = None
 
@@ -95,7 +101,7 @@ class PublishedModa:
         networks = RendererNetworks.from_pretrained(folder / RENDERER_FOLDER)
         return PublishedModa(
             Hubert.from_pretrained(folder / SPEECH_FOLDER).to(device),
-            motion.network,
+            FastMotionTransformer(motion.network),
             MotionStatistics(motion.mean, motion.std),
             WarpingRenderer(networks.to(device)),
         )
@@ -120,9 +126,10 @@ class PublishedModa:
             waveform[1:] -= _PRE_EMPHASIS * waveform[:-1].clone()
             waveform = torch.cat([waveform, waveform.new_zeros(TAIL_FRAMES * SAMPLES_PER_FRAME)])
         device = next(self.speech.parameters()).device
-        values = speech_features(self.speech, waveform.to(device)).cpu().numpy()
-        for start in range(0, len(values), _BLOCK_ROWS):
-            yield SpeechFeatures(values[start : start + _BLOCK_ROWS], start_frame=start)
+        start = 0
+        for rows in speech_feature_spans(self.speech, waveform.to(device)):
+            yield SpeechFeatures(rows.cpu().numpy(), start_frame=start)
+            start += len(rows)
 
     def generate(
         self, features: Iterable[SpeechFeatures], portrait: Portrait, controls: Controls
@@ -136,7 +143,7 @@ class PublishedModa:
     ) -> Iterator[MotionCodes]:
         face, options, config = self.source(portrait).face, self.options, self.generator.config
         random = torch.Generator().manual_seed(controls.seed)
-        pieces = WindowedSampler(self.generator).sample(
+        pieces = self._sampler.sample(
             (torch.from_numpy(block.values) for block in features),
             previous=self.statistics.previous_motion(face)[0],
             emotion=_stated_emotion(controls, config.num_emotions, neutral_is_stated=options.state_neutral),
@@ -160,6 +167,47 @@ class PublishedModa:
             codes = apply_controls(codes, face, portrait.pose_rad, values_at(controls, times_s))
             start += len(piece)
             yield MotionCodes(codes.numpy(), SPACE)
+
+    def follow(self, portrait: Portrait, video: DrivingVideo, controls: Controls) -> MotionCodes:
+        """Motion of the photo's face that follows the person of a video, as the motion extractor sees it.
+
+        Relative motion counts from the video's first frame, as published.
+
+        Raises:
+            VideoError: the video cannot be read.
+            FaceError: it shows no face, or hides it most of the time.
+        """
+        face, settings = self.source(portrait).face, video.settings
+        followed = follow_face(video.path, video.backend, video.model)
+        driver = self._read_driver(video, mean_square(followed.landmarks))
+        motion = driven_motion(face.motion, driver, relative=settings.mode == "relative", region=self.options.region)
+        vectors = scale_parts(
+            motion_vectors(motion),
+            motion_vectors(face.motion)[0],
+            expression=settings.expression,
+            brows=settings.expression,
+            lips=settings.lips,
+            eyes=settings.eyes,
+            pose=settings.pose,
+        )
+        codes = make_codes(vectors, self.options.eye_opening, self.options.lip_opening)
+        values = values_at(controls, np.arange(len(codes)) / followed.rate_hz)
+        codes = apply_controls(codes, face, portrait.pose_rad, values)
+        made = MotionCodes(codes.numpy(), SPACE, followed.rate_hz)
+        return MotionCodes.concatenate(list(smooth([made], settings.smoothing_s)))
+
+    def _read_driver(self, video: DrivingVideo, square: CropGeometry) -> KeypointMotion:
+        """What the person of a video does, seen through one square."""
+        pieces: list[KeypointMotion] = []
+        crops: list[NDArray[np.uint8]] = []
+        for pixels, _ in frames_to_look_at(video.path):
+            crops.append(face_crop(pixels, square))
+            if len(crops) == _CROPS_AT_ONCE:
+                pieces.append(self.renderer.read_faces(np.stack(crops)))
+                crops.clear()
+        if crops:
+            pieces.append(self.renderer.read_faces(np.stack(crops)))
+        return join_motion(pieces)
 
     def make_renderer(self, portrait: Portrait, size: int | None) -> FrameRenderer:
         """For one video."""
@@ -254,5 +302,6 @@ def as_system(moda: PublishedModa, name: str, device: str) -> System:
         make_renderer=moda.make_renderer,
         device=device,
         space=SPACE,
+        follow=moda.follow,
         configure=configure,
     )

@@ -81,7 +81,7 @@ class WindowedSampler:
             weights = emotion(next(starts), config.num_frames) if callable(emotion) else emotion[None]
             states, shares = split_emotions(weights)
             noise = draw_noise()
-            takes = [self._sample_window(features, before, state, identity, noise, steps, guidance) for state in states]
+            takes = [self.sample_window(features, before, state, identity, noise, steps, guidance) for state in states]
             return takes[0] if len(takes) == 1 else torch.einsum("nk,knm->nm", shares, torch.stack(takes))
 
         return smooth3_stream(self._join(audio, previous, sample_window), self.smoothed)
@@ -110,7 +110,7 @@ class WindowedSampler:
             yield tail
 
     @torch.no_grad()
-    def _sample_window(
+    def sample_window(
         self,
         audio: Tensor,
         previous: Tensor,

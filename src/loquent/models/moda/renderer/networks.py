@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -54,7 +55,8 @@ class RendererNetworks(nn.Module):
             state = load_file(folder / _WEIGHTS)
         except (OSError, SafetensorError) as error:
             raise WeightsError(f"{folder} does not hold renderer weights ({error}); restore the folder") from error
-        networks = RendererNetworks(config)
+        with torch.device("meta"):  # takes the tensors over, without drawing weights first
+            networks = RendererNetworks(config)
         load_exactly(networks, state, str(folder / _WEIGHTS))
         return networks.eval()
 
