@@ -32,8 +32,8 @@ def check_debug_recipe(name: str, folder: Path) -> Path:
     assert (load_checkpoint(parts) or {})["step"] == stop
     run_plan(plan_run(name, parts, resume=True), parts, "cpu")
     assert read_log(parts) == log
-    for key, value in (load_checkpoint(whole) or {})["network"].items():
-        torch.testing.assert_close((load_checkpoint(parts) or {})["network"][key], value, rtol=0, atol=0)
+    first, second = ((load_checkpoint(output) or {})["network"] for output in (whole, parts))
+    torch.testing.assert_close(second, first, rtol=0, atol=0)
     return whole
 
 
