@@ -8,9 +8,9 @@ A run may begin with the renderer of another one, of the same size or of half of
 
 What is added to the published recipe, for it to become presentable in an hour on one core: the exact flow and landmarks
 of drawn people are targets (`flow`, `points`); what a pixel is, still, moved or new, is one for the shares of the output
-stage (`shares`); and codes are steered: before tanh, the difference of a frame's code to that of the person's first
-frame is to be what the landmarks say (`code`, `SteeredAutoencoder`), and the decoder is mostly given codes of which that
-is true already, so that it does not wait for the encoder. None of this is needed to draw, and all of it may be turned
+stage (`shares`); and relative codes are steered: before tanh, the code of a pair is to be what a fixed linear map makes
+of the difference of their landmarks (`code`, `SteeredAutoencoder`). Most pairs are drawn by codes of which that is true
+already, so that the decoder does not wait for the encoder. None of this is needed to draw, and all of it may be turned
 off.
 
 Source of the rest: IF-MDM (arXiv 2412.04000) and LIA (Wang et al. 2022, "Latent Image Animator"), section 3.3.
@@ -93,7 +93,7 @@ class AutoencoderRecipe:
     groups: int = 2  # of four frames of a person in a batch
     begin_with: str = ""  # folder of a run whose renderer is taken over, or grown if it is half as large; "": afresh
     stage: Stage = "base"  # which weights are trained
-    steered: float = 0.75  # share of the pairs drawn by codes that follow the landmarks
+    steered: float = 0.9  # share of the pairs drawn by codes that follow the landmarks, where codes are relative
     picture_every: int = 1  # flow and codes alone, which are cheaper, are learnt in the other steps
     vgg: str = ""  # file with VGG-19's weights for the perceptual term; "": the one that needs none
 
@@ -113,19 +113,14 @@ class SteeredAutoencoder(nn.Module):
         self.autoencoder = start_at_rest(Autoencoder(config))
         self.register_buffer("basis", torch.from_numpy(basis))
 
-    def wide_codes(self, vector: Tensor) -> Tensor:
-        """Codes before tanh, (B, M) in float32, of appearance vectors (B, W)."""
-        head = self.autoencoder.encoder.motion
-        return head.out(head.layers(vector)).float()
-
-    def steps(self, landmarks: Tensor, first: Tensor) -> Tensor:
-        """How far codes before tanh are to be from that of the first frame, (B, M).
+    def steps(self, landmarks: Tensor, source: Tensor) -> Tensor:
+        """What codes of a person are to be before tanh, relative to a source, (B, M).
 
         Args:
             landmarks: (B, 478, 2), −1 to 1 from edge to edge of the picture.
-            first: those of the same person's first frame, the same shape.
+            source: those of the source, the same shape.
         """
-        return (landmarks - first).flatten(1) @ self.basis.float()
+        return (landmarks - source).flatten(1) @ self.basis.float()
 
 
 @torch.no_grad()
@@ -139,7 +134,7 @@ def start_at_rest(network: Autoencoder) -> Autoencoder:
 
 
 def landmark_basis(groups: PairGroups | VideoGroups, dim: int, people: int = 400) -> NDArray[np.float32]:
-    """From differences of landmarks to a person's first frame to steps of the code, (956, dim).
+    """From differences of landmarks to codes before tanh, (956, dim).
 
     Principal directions: first of all landmarks, which are those of the head as a whole; then of what these leave, with
     lips and lids counting more. Small movements are raised towards large ones, so that all codes matter.
@@ -240,30 +235,31 @@ class PairTurns:
         pictures = shrink(batch.pictures, autoencoder.config.output_px)
         seen = shrink(pictures, size)
         appearance = autoencoder.encoder.appearance(seen.to(_dtype(network), memory_format=torch.channels_last))
-        wide = network.wide_codes(appearance.vector)
-        codes, code_terms = self._steer(network, wide, batch, random)
+        wide = autoencoder.encoder.motion.wide(appearance.vector).float()
+        codes, code_terms = self._codes(network, wide, batch, random)
         pictures = pictures if whole else seen
         photo, wanted = pictures[sources], pictures[targets]
         chosen = Appearance(appearance.vector[sources], [maps[sources] for maps in appearance.features], photo)
-        sketch = decoder.sketch(chosen, codes[targets].to(_dtype(network)), finish=whole)
+        sketch = decoder.sketch(chosen, codes.to(_dtype(network)), finish=whole)
         if decoder.refine is not None:
             sketch = replace(sketch, colours=decoder.refine(sketch.colours))
         drawn = sketch.colours.float() if sketch.logits is None else compose(photo, sketch)
         terms = self._picture_terms(drawn, wanted, sketch, batch.kinds[targets])
         return drawn, wanted, terms | self._known_terms(sketch, batch, sources, targets) | code_terms
 
-    def _steer(
+    def _codes(
         self, network: SteeredAutoencoder, wide: Tensor, batch: PairBatch, random: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Codes to draw by, the encoder's own or such that follow the landmarks, and terms for the encoder's."""
+        """Codes of the pairs, the encoder's own or such that follow the landmarks, and terms for the encoder's."""
+        sources, targets = batch.sources(), batch.targets()
         terms = {"range": (wide.abs() - 1).clamp_min(0).square().mean()}
-        if not self.weights.code and not self.config.steered:
-            return torch.tanh(wide), terms
-        first = batch.first()
-        steps = network.steps(batch.landmarks, batch.landmarks[first])
-        terms["code"] = F.smooth_l1_loss(wide - wide[first], steps, beta=0.2)
-        steered = torch.rand(len(wide), 1, generator=random).to(wide) < self.config.steered
-        return torch.tanh(torch.where(steered, (wide[first] + steps).detach(), wide)), terms
+        if not network.autoencoder.config.relative:
+            return torch.tanh(wide[targets]), terms
+        own = wide[targets] - wide[sources]
+        steps = network.steps(batch.landmarks[targets], batch.landmarks[sources])
+        terms["code"] = F.smooth_l1_loss(own, steps, beta=0.2)
+        steered = torch.rand(len(own), 1, generator=random).to(own) < self.config.steered
+        return torch.tanh(torch.where(steered, steps, own)), terms
 
     def _picture_terms(self, drawn: Tensor, wanted: Tensor, sketch: Sketch, kinds: Tensor) -> dict[str, Tensor]:
         """What tells the drawn picture from the real one; mouth and eyes count more."""
@@ -407,7 +403,6 @@ RECIPE = Recipe(
             network=get_autoencoder_preset("published-256"),
             loss=_PUBLISHED_LOSS,
             groups=16,
-            steered=0,
         ),
         "debug": AutoencoderRecipe(
             train=replace(_STARTER, steps=24, warmup_steps=5, bfloat16=False, save_every=12, log_every=8),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from loquent.models.ifmdm.decoder import Decoder
@@ -38,6 +39,17 @@ class Autoencoder(nn.Module):
         """Motion of a frame, absolute: it needs no other frame to compare with."""
         return self.encoder.motion(self.encode(image).vector)
 
+    def own_motion(self, image: Tensor) -> Tensor:
+        """The motion that draws a portrait as it is."""
+        return torch.zeros_like(self.motion_of(image)) if self.config.relative else self.motion_of(image)
+
+    def motion_between(self, source: Tensor, drive: Tensor) -> Tensor:
+        """The motion that draws `source` as `drive` is; where codes are relative, both show one person."""
+        if not self.config.relative:
+            return self.motion_of(drive)
+        wide = self.encoder.motion.wide
+        return torch.tanh(wide(self.encode(drive).vector) - wide(self.encode(source).vector))
+
     def forward(self, source: Tensor, drive: Tensor) -> Tensor:
         """Draws `source` with the motion of `drive`."""
-        return self.decoder(self.encode(source), self.motion_of(drive))
+        return self.decoder(self.encode(source), self.motion_between(source, drive))

@@ -62,8 +62,12 @@ class MotionHead(nn.Module):
         self.layers = nn.Sequential(*(EqualLinear(dim, dim) for _ in range(_HEAD_LAYERS)))
         self.out = EqualMatrix(dim, config.motion_dim)
 
+    def wide(self, vector: Tensor) -> Tensor:
+        """Motion before tanh."""
+        return self.out(self.layers(vector))
+
     def forward(self, vector: Tensor) -> Tensor:
-        return torch.tanh(self.out(self.layers(vector)))
+        return torch.tanh(self.wide(vector))
 
 
 class Encoder(nn.Module):
