@@ -1,3 +1,5 @@
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -148,6 +150,16 @@ def test_sepia_photo_gets_a_sepia_mouth():
     ratio = bright / bright.mean(1, keepdims=True)
     np.testing.assert_allclose(ratio.mean(0), tone / tone.mean(), atol=0.04)
     assert ratio.std(0).max() < 0.05
+
+
+def test_tongue_comes_before_the_teeth_without_a_jump(closed):
+    mouth, _, shape = closed
+    steps = [
+        _draw(mouth, shape, _weights(jawOpen=0.2, mouthLowerDownLeft=0.4, mouthLowerDownRight=0.4, tongueOut=out))[0]
+        for out in np.linspace(0, 0.16, 33)
+    ]
+    changes = [np.abs(b.astype(int) - a).mean() for a, b in itertools.pairwise(steps)]
+    assert max(changes) < 4 * np.median(changes)
 
 
 def test_same_photo_gives_the_same_teeth_and_another_seed_others():

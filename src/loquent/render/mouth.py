@@ -14,6 +14,7 @@ from loquent.motion.pose import rotation_matrix
 from loquent.render import mouth_geometry as geometry
 from loquent.render import mouth_paint, mouth_photo
 from loquent.render.mouth_layers import Layer, View, Wall
+from loquent.render.warp import smoothstep
 from loquent.types import ARKIT_INDEX
 
 if TYPE_CHECKING:
@@ -243,14 +244,21 @@ class MouthInterior:
         forward = min(float(expression[ARKIT_INDEX["tongueOut"]]) / TONGUE_BETWEEN_TEETH, 1.0)
         rounded = float(expression[ARKIT_INDEX["mouthPucker"]] + expression[ARKIT_INDEX["mouthFunnel"]])
         on_tongue = light.deep * ((1 - 0.35 * min(1.0, rounded)) * (1 - forward)) + near * (0.95 * forward)
-        tongue = (self._tongue, _tongue_view(jaw, float(expression[ARKIT_INDEX["jawOpen"]]), forward), on_tongue)
-        lower, upper = (self._lower, jaw, light.near), (self._upper, skull, near)
+        views = _tongue_view(jaw, float(expression[ARKIT_INDEX["jawOpen"]]), forward), jaw, skull
 
         picture = light.enlarge(self._look.cavity * (1 + 1.4 * light.rim[..., None]))
-        for layer, view, brightness in (lower, tongue, upper) if forward > 0.5 else (tongue, lower, upper):
-            drawn = layer.warp(view, width, height)
-            picture *= 1 - drawn[..., 3:]
-            picture += drawn[..., :3] * light.enlarge(self._look.tint(brightness))
+        tongue, lower, upper = (
+            _lit(layer.warp(view, width, height), light.enlarge(self._look.tint(brightness)))
+            for layer, view, brightness in zip(
+                (self._tongue, self._lower, self._upper), views, (on_tongue, light.near, near), strict=True
+            )
+        )
+        before_teeth = float(smoothstep((forward - 0.3) / 0.4))  # the tongue comes before the lower teeth bit by bit
+        picture *= (1 - tongue[..., 3:]) * (1 - lower[..., 3:])
+        picture += tongue[..., :3] * (1 - (1 - before_teeth) * lower[..., 3:])
+        picture += lower[..., :3] * (1 - before_teeth * tongue[..., 3:])
+        picture *= 1 - upper[..., 3:]
+        picture += upper[..., :3]
         picture += 0.5
         return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
 
@@ -290,6 +298,12 @@ def front_light(ring_px: NDArray, size: tuple[int, int], px_per_mm: float) -> ND
     """How much light falls on the front teeth through the lips, 0.4 to 1, (H, W)."""
     light = _Light.through(ring_px, *size, px_per_mm)
     return cv2.resize(light.near, size, interpolation=cv2.INTER_LINEAR)
+
+
+def _lit(layer: NDArray[np.float32], light: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A premultiplied layer (H, W, 4) in coloured light (H, W, 3)."""
+    layer[..., :3] *= light
+    return layer
 
 
 def _tongue_view(jaw: View, jaw_open: float, forward: float) -> View:
