@@ -37,10 +37,10 @@ def to_pixels(pictures: Tensor) -> NDArray[np.uint8]:
 
 @torch.no_grad()
 def read_code(network: Autoencoder, portrait: Portrait) -> Tensor:
-    """Motion code of a portrait's photo, (M,)."""
+    """Motion code that draws a portrait's photo as it is, (M,)."""
     crop = cut(portrait.photo.pixels, head_square(portrait.face.landmarks), network.config.output_px)
     device = next(network.parameters()).device
-    return network.motion_of(to_tensor(crop.pixels).to(device))[0].float().cpu()
+    return network.own_motion(to_tensor(crop.pixels).to(device))[0].float().cpu()
 
 
 class ImplicitRenderer:
