@@ -243,8 +243,8 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, tuple):
-        return " ".join(f"{number:.9g}" for number in value)
-    return value if isinstance(value, str) else f"{value:.9g}"
+        return " ".join(_cell(number) for number in value)
+    return value if isinstance(value, str) else repr(float(value)).removesuffix(".0")  # every digit, so it comes back
 
 
 @dataclass(frozen=True, eq=False)
