@@ -193,6 +193,7 @@ class _ManifestRow(BaseModel):
     text: str | None = None
     voice: str = DEFAULT_VOICE
     motion: Path | None = None
+    drive: Path | None = None
     controls: Path | None = None
     emotion: str | None = None
     emotion_strength: float | None = None

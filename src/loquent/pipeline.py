@@ -21,7 +21,7 @@ import numpy as np
 from loquent import __version__, provenance
 from loquent.errors import LoquentError, VideoError
 from loquent.systems import DEFAULT_SYSTEM, System, load_system
-from loquent.types import MOTION_RATE_HZ, Clip, Controls, Face, Motion, Photo, Portrait, SomeMotion, Speech
+from loquent.types import MOTION_RATE_HZ, AnyMotion, Clip, Controls, Face, Motion, Photo, Portrait, SomeMotion, Speech
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -369,7 +369,7 @@ class TalkingHead:
         yield from _in_pieces(self.system.follow(work.portrait, drive, work.controls))
 
 
-def _in_pieces(motion: SomeMotion) -> Iterator[SomeMotion]:
+def _in_pieces(motion: AnyMotion) -> Iterator[Any]:
     for start in range(0, len(motion), _PIECE_FRAMES):
         yield motion[start : start + _PIECE_FRAMES]
 

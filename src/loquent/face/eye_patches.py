@@ -33,9 +33,9 @@ _FALL_PART, _FALL_LEAST = 0.3, 0.1
 
 def cut_eyes(pixels: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Both eyes of a frame, their corners always in the same places: (2, H, W, 3), the picture's left eye first."""
-    return np.stack(
-        [cv2.warpAffine(pixels, _to_patch(landmarks, eye), (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR) for eye in range(2)]
-    )
+    size = (WIDTH, HEIGHT)
+    patches = [cv2.warpAffine(pixels, _to_patch(landmarks, eye), size, flags=cv2.INTER_LINEAR) for eye in range(2)]
+    return np.asarray(patches, np.uint8)
 
 
 def lid_lines(landmarks: NDArray[np.floating]) -> NDArray[np.float32]:

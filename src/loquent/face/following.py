@@ -143,7 +143,7 @@ def _evenly(seen: list[_Seen], num_frames: int, rate_hz: float) -> FollowedFace:
 
     def between(values: NDArray[np.float32]) -> NDArray[np.float32]:
         part = share.reshape(-1, *[1] * (values.ndim - 1))
-        return (1 - part) * values[right - 1] + part * values[right]
+        return np.asarray((1 - part) * values[right - 1] + part * values[right], np.float32)
 
     closed = closure(np.stack([one.eyes for one in seen]), np.stack([one.lids for one in seen]))
     return FollowedFace(between(np.stack([one.landmarks for one in seen])), between(closed), rate_hz)

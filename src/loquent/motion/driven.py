@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from loquent.types import Portrait
 
 _REST_QUANTILE = 0.1
+_POSE_SMOOTHING = 2.0  # a head moves more slowly than lips, and its tremor shows more
 _EYE_CHANNELS = [*BLINK_CHANNELS, *OPEN_CHANNELS, *SQUINT_CHANNELS]
 
 
@@ -61,8 +62,12 @@ def motion_of(tracked: TrackedFace, portrait: Portrait, settings: DriveSettings)
         gaze=tracked.gaze,
         rate_hz=tracked.rate_hz,
     )
-    smoothed = Motion.concatenate(list(smooth([motion], settings.smoothing_s)))
-    return _with_strengths(smoothed, settings)
+    calm, calmer = (
+        Motion.concatenate(list(smooth([motion], sigma_s)))
+        for sigma_s in (settings.smoothing_s, _POSE_SMOOTHING * settings.smoothing_s)
+    )
+    steady = replace(calm, rotation=calmer.rotation, translation=calmer.translation, gaze=calmer.gaze)
+    return _with_strengths(steady, settings)
 
 
 def _with_strengths(motion: Motion, settings: DriveSettings) -> Motion:

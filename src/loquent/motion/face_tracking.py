@@ -75,16 +75,13 @@ def track_expression(landmarks: NDArray[np.floating], closure: NDArray[np.floati
     """
     points = np.asarray(landmarks, np.float64)
     shape = _settle_person(points)
-    weights = np.zeros((len(points), len(ARKIT_NAMES)))
     system = _System(shape)
+    weights = np.zeros((len(points), len(ARKIT_NAMES)))
     rotation = np.repeat(rotation_matrix(shape.pose_rad)[None], len(points), 0)
+    rotation, scale, origin, in_head = _look(shape, weights, points, rotation)
     for _ in range(_ROUNDS):
-        posed = shape.neutral + np.tensordot(weights, shape.expressions, 1)
-        rotation, scale, origin = _poses(posed, points, rotation)
-        seen = (points - origin[:, None]) / scale[:, None, None]
-        seen[..., 2] = np.einsum("ti,tni->tn", rotation[:, 2], posed)  # depth as the shape has it
-        in_head = np.einsum("tni,tij->tnj", seen, rotation)
         weights = system.solve(in_head, weights)
+        rotation, scale, origin, in_head = _look(shape, weights, points, rotation)
     _close_eyes(weights, _lid_opening(in_head), closure)
     unit_px = float(np.median(scale))
     neck = (rotation @ HEAD_PIVOT) * scale[:, None] + origin
@@ -160,6 +157,17 @@ def _precision() -> NDArray[np.float64]:
     precision = 1 / sigma
     precision[topology.NUM_MESH_LANDMARKS :] = 0  # irises follow the gaze
     return precision
+
+
+def _look(
+    shape: FaceShape, weights: NDArray[np.float64], points: NDArray[np.float64], rotation: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Poses of a person with these weights, as `_poses` gives them, and the points in head coordinates (T, N, 3)."""
+    posed = shape.neutral + np.tensordot(weights, shape.expressions, 1)
+    rotation, scale, origin = _poses(posed, points, rotation)
+    seen = (points - origin[:, None]) / scale[:, None, None]
+    seen[..., 2] = np.einsum("ti,tni->tn", rotation[:, 2], posed)  # depth as the shape has it
+    return rotation, scale, origin, np.einsum("tni,tij->tnj", seen, rotation)
 
 
 def _poses(
