@@ -56,7 +56,7 @@ def check_motion_name(path: Path) -> None:
     if path.suffix.lower() not in (".csv", ".json"):
         raise MotionError(f"{path}: motion is written as .csv (ARKit) or .json; choose one of these suffixes")
     if not path.absolute().parent.is_dir():
-        raise MotionError(f"{path}: there is no folder {path.parent}; make it first, or choose another")
+        raise MotionError(f"{path}: there is no folder {path.parent}; make it, or choose a folder that is there")
 
 
 def write_motion(motion: Motion, path: str | os.PathLike[str]) -> None:
