@@ -18,10 +18,9 @@ from loquent.diffusion.gaussian import (
     even_timesteps,
     last_sample,
     linear_betas,
-    noise_from_clean,
     strided_timesteps,
 )
-from loquent.diffusion.windows import cut_windows
+from loquent.diffusion.windows import crossfade, cut_windows
 from loquent.models.ifmdm.statistics import WindowStart, free
 from loquent.models.ifmdm.transformer import ConditionTokens, Drops
 
@@ -46,7 +45,7 @@ class SamplerSettings:
     guidance: float = 1.0  # 1 is none; more exaggerates what speech changes
     guidance_kind: GuidanceKind = "consistent"
     clip: bool = True  # motion lies in (−1, 1)
-    overlap: int = 0  # frames that a window shares with the one before; 0: as published, the hint alone joins them
+    overlap: int = 0  # frames that a window shares with the one before; 0: as published, they only meet
 
     def schedule(self, betas: Tensor) -> Schedule:
         """The steps to walk through the timesteps of `betas`.
@@ -95,9 +94,9 @@ def guided(
 class WindowedSampler:
     """Samples windows that continue each other.
 
-    Our extension: with an overlap the first frames of a window are those that the window before ended with. They are
-    held to that at every step of the walk back from noise (as Lugmayr et al. 2022, RePaint, hold known pixels), so that
-    the frames after them continue their movement, not their place alone.
+    Our extension: with an overlap a window begins that many frames before the end of the last one, and the two takes of
+    these frames pass into each other. Both follow the same speech; where they hold the head differently, it moves over
+    instead of jumping.
     """
 
     def __init__(self, network: MotionDiffusionTransformer, settings: SamplerSettings) -> None:
@@ -125,45 +124,29 @@ class WindowedSampler:
         Yields:
             The motion of each window, (t, M), t = N for all but the last.
         """
-        overlap, before = self.settings.overlap, None
-        for index, (window, num_real) in enumerate(cut_windows(speech, self.network.config.num_frames, overlap)):
-            last = portrait if before is None else before[-1]
-            hint = portrait if before is None else before[-overlap - 1]
-            known = None if before is None or not overlap else before[-overlap:]
+        overlap, frames = self.settings.overlap, self.network.config.num_frames
+        last, tail = portrait, portrait[:0]  # the frame right before the window, and frames that the next one shares
+        for index, (window, num_real) in enumerate(cut_windows(speech, frames, overlap)):
             mean, std = statistics(WindowStart(index, portrait, last))
-            before = self._sample_window(window, hint, mean, std, draw_noise, known)
-            yield before[0 if known is None else overlap : num_real]
+            motion = self._sample_window(window, last, mean, std, draw_noise)
+            if index:
+                motion = torch.cat([crossfade(tail, motion[:overlap]), motion[overlap:]])
+            done = frames - overlap
+            last, tail = motion[done - 1], motion[done:num_real]
+            yield motion[: min(done, num_real)]
+        if len(tail):
+            yield tail
 
     def _sample_window(
-        self,
-        speech: Tensor,
-        hint: Tensor,
-        mean: Tensor,
-        std: Tensor,
-        draw_noise: Callable[[], Tensor],
-        known: Tensor | None,
+        self, speech: Tensor, hint: Tensor, mean: Tensor, std: Tensor, draw_noise: Callable[[], Tensor]
     ) -> Tensor:
-        """One window (N, M) that begins with `known` (overlap, M)."""
+        """One window (N, M)."""
         settings = self.settings
         batched = (x[None] for x in (speech, hint, mean, std))
         predict = guided(self.network, *batched, scale=settings.guidance, kind=settings.guidance_kind)
-        if known is not None:
-            predict = continuing(predict, known[None], self._schedule)
         start = draw_noise()[None].to(hint)
         if settings.sampler == "ddim":
             states = ddim(predict, start, self._schedule, clip=settings.clip)
         else:
             states = ancestral(predict, start, self._schedule, lambda: draw_noise()[None], clip=settings.clip)
         return last_sample(states)[0]
-
-
-def continuing(predict: Predict, known: Tensor, schedule: Schedule) -> Predict:
-    """A predictor that says of the first frames of x the noise that leaves `known` (B, overlap, M) when it is taken off."""
-
-    def predict_rest(x: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        noise, logits = predict(x, timestep)
-        step = torch.searchsorted(schedule.timesteps.to(timestep.device), timestep)
-        told = noise_from_clean(schedule, x[:, : known.shape[1]], known, step)
-        return torch.cat([told, noise[:, known.shape[1] :]], dim=1), logits
-
-    return predict_rest
