@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     Terms = dict[str, Tensor]  # named numbers; "loss" is minimised, the others are logged
-    Loss = Callable[[nn.Module, "Batch", torch.Generator], Terms]
+    Loss = Callable[[Any, "Batch", torch.Generator], Terms]  # of a network of the kind that is trained
     Turns = Callable[[Mapping[str, nn.Module], "Batch", torch.Generator, int], Iterator[tuple[str, Terms]]]
     Hook = Callable[[nn.Module, int], None]  # the averaged network, and the steps it has learnt
 

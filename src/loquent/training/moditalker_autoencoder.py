@@ -5,21 +5,26 @@ The second is for dot pictures. It begins with the weights of the first and keep
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from loquent.errors import WeightsError
 from loquent.models.moditalker import TriplaneAutoencoder
 from loquent.models.moditalker.autoencoder import PLANES, freeze_decoder
 from loquent.models.moditalker.config import AUTOENCODER_PRESETS, AutoencoderConfig
+from loquent.models.moditalker.discriminator import PatchDiscriminator
 from loquent.models.moditalker.painter import SKETCH, Guide
-from loquent.training.image_losses import slope_difference
-from loquent.training.loop import TrainSettings, train
-from loquent.training.moditalker_losses import PIXEL_WEIGHT, autoencoder_losses
+from loquent.nn.weights import load_exactly
+from loquent.training.image_losses import slope_difference, total
+from loquent.training.loop import Learner, TrainSettings, train, train_together
+from loquent.training.machines import join_machines
+from loquent.training.moditalker_losses import PIXEL_WEIGHT, Discriminators, autoencoder_losses, discriminator_loss
 from loquent.training.moditalker_video_data import (
     NUM_FRAMES,
     STORED_PX,
@@ -28,18 +33,19 @@ from loquent.training.moditalker_video_data import (
     Windows,
     write_windows,
 )
+from loquent.training.optimizers import OptimizerSettings
+from loquent.training.perceptual import make_distance
 from loquent.training.recipes import Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from loquent.nn.config import SavedConfig
+    from loquent.training.perceptual import Distance
 
 LOSS_WEIGHTS = {"sketch": 1.0, "picture": 1.0, "slopes": 1.0, "colour": 0.25, "edge": 1.0}
-OPENING_WEIGHT = 20.0  # of pixels that neither layer's skin covers, in addition to 1: few, but the hard ones
 LATENT_NOISE = 0.03  # deviation of what is added to latents, so that the decoder bears the denoiser's errors
 LATENT_EDGE = 0.7  # latents beyond it are held back, or they stick at -1 and 1, where nothing is learnt
 OPENING_WEIGHT = 40.0  # of pixels that neither layer's skin covers, in addition to 1: few, but the hard ones
@@ -53,6 +59,9 @@ class AutoencoderRecipe:
     train: TrainSettings
     batch_size: int = 1
     painted_frames: int = 4  # of a window, on which the loss of a painter is taken; the published loss takes all
+    judge: OptimizerSettings | None = None  # of the discriminators of the published loss; None: without them
+    vgg: str = ""  # file with VGG-19's weights for the published perceptual term; "": colours and edges instead
+    begin_with: str = ""  # folder of weights to go on from; "": afresh
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +119,27 @@ class ClipBatches:
         return ClipBatch(torch.stack([view.openings() for view in views]), painted)
 
 
-def published_loss(network: TriplaneAutoencoder, batch: ClipBatch, random: torch.Generator) -> dict[str, Tensor]:
-    """The published loss before its adversarial phase, without the perceptual term, whose weights we may not use."""
-    frame = torch.randint(batch.clip.shape[2], (len(batch.clip),), generator=random)
-    made = network(batch.clip.to(network.patch_in.weight))
-    terms = autoencoder_losses(batch.clip, made.float(), frame, None, None)
-    return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+class PublishedTurns:
+    """The published loss, whose adversarial terms are there where discriminators are."""
+
+    def __init__(self, distance: Distance) -> None:
+        self.distance = distance
+
+    def __call__(
+        self, networks: Mapping[str, nn.Module], batch: ClipBatch, random: torch.Generator, step: int
+    ) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        autoencoder, judges = networks["autoencoder"], networks.get("judges")
+        assert isinstance(autoencoder, TriplaneAutoencoder)
+        frame = torch.randint(batch.clip.shape[2], (len(batch.clip),), generator=random).to(batch.clip.device)
+        made = autoencoder(batch.clip.to(autoencoder.patch_in.weight)).float()
+        pair = None if judges is None else Discriminators(judges.frames, judges.clips)  # type: ignore[arg-type]
+        terms = autoencoder_losses(batch.clip, made, frame, pair, self._perceptual)
+        yield "autoencoder", {"loss": total(terms.values()), **terms}
+        if pair is not None:
+            yield "judges", {"loss": discriminator_loss(batch.clip, made, frame, pair)}
+
+    def _perceptual(self, real: Tensor, made: Tensor) -> Tensor:
+        return self.distance((real + 1) / 2, (made + 1) / 2)
 
 
 def painter_loss(network: TriplaneAutoencoder, batch: ClipBatch, random: torch.Generator) -> dict[str, Tensor]:
@@ -160,12 +184,22 @@ def train_pictures(recipe: AutoencoderRecipe, data: Path, output: Path, device: 
     for name in PLANES:
         network.to_latent[name].weight.data.mul_(0.3)  # type: ignore[operator]
         network.from_latent[name].weight.data.mul_(4)  # type: ignore[operator]
-    loss = painter_loss if recipe.network.guide_channels else published_loss
+    if recipe.begin_with:
+        source = Path(recipe.begin_with) / "model.safetensors"
+        load_exactly(network, {name: value.float() for name, value in load_file(source).items()}, str(source))
+    batches = ClipBatches(data, recipe)
 
     def save(average: nn.Module, step: int) -> None:
         save_network(average, recipe.network, output / "weights")
 
-    return train(network, loss, ClipBatches(data, recipe), recipe.train, output, save, device=device)
+    if recipe.network.guide_channels:
+        return train(network, painter_loss, batches, recipe.train, output, save, device=device)
+    learners = {"autoencoder": Learner(network, recipe.train)}
+    if recipe.judge is not None:
+        judges = nn.ModuleDict({"frames": PatchDiscriminator(2), "clips": PatchDiscriminator(3)})
+        learners["judges"] = Learner(judges, recipe.judge)
+    turns = PublishedTurns(make_distance(recipe.vgg, join_machines(device).device))
+    return train_together(learners, turns, batches, recipe.train, output, save, device=device)
 
 
 class DotBatches:
@@ -203,7 +237,9 @@ def train_dots(recipe: LandmarkRecipe, data: Path, output: Path, device: str = "
     def save(average: nn.Module, step: int) -> None:
         save_network(average, recipe.network, output / "weights")
 
-    return train(network, dots_loss(recipe.dot_weight), DotBatches(data, recipe), recipe.train, output, save, device=device)
+    return train(
+        network, dots_loss(recipe.dot_weight), DotBatches(data, recipe), recipe.train, output, save, device=device
+    )
 
 
 def take_over(network: TriplaneAutoencoder, pictures: Mapping[str, Tensor]) -> None:
@@ -262,9 +298,12 @@ def save_network(network: nn.Module, config: SavedConfig, folder: Path) -> None:
     )
 
 
-
 _WINDOWS = "windows made by `python -m loquent.training.moditalker_video_data`"
 _DEBUG = TrainSettings(steps=24, learning_rate=5e-3, warmup_steps=2, save_every=12, log_every=6)
+_PUBLISHED = TrainSettings(
+    steps=1_000_000, learning_rate=1e-4, decay_share=0.0, betas=(0.5, 0.9), batches_per_step=3, autocast=True,
+    save_every=2000,
+)  # fmt: skip
 
 RECIPE = Recipe(
     presets={
@@ -276,12 +315,13 @@ RECIPE = Recipe(
                 save_every=100, log_every=20,
             ),
         ),
-        "published": AutoencoderRecipe(
+        "published": AutoencoderRecipe(network=AUTOENCODER_PRESETS["published"], train=_PUBLISHED),
+        # The published fine-tuning against discriminators, on the weights of the run before (begin_with).
+        "published-judged": AutoencoderRecipe(
             network=AUTOENCODER_PRESETS["published"],
-            train=TrainSettings(
-                steps=1_000_000, learning_rate=1e-4, decay_share=0.0, betas=(0.5, 0.9), batches_per_step=3,
-                autocast=True, save_every=2000,
-            ),
+            train=replace(_PUBLISHED, steps=10_000, batches_per_step=1),
+            judge=OptimizerSettings(learning_rate=1e-4, decay_share=0.0, betas=(0.5, 0.9)),
+            batch_size=8,
         ),
         "debug": AutoencoderRecipe(network=AUTOENCODER_PRESETS["tiny-painter"], train=_DEBUG, painted_frames=2),
     },
@@ -300,13 +340,7 @@ LANDMARK_RECIPE = Recipe(
                 save_every=100, log_every=20,
             ),
         ),
-        "published": LandmarkRecipe(
-            network=AUTOENCODER_PRESETS["published"],
-            train=TrainSettings(
-                steps=1_000_000, learning_rate=1e-4, decay_share=0.0, betas=(0.5, 0.9), batches_per_step=3,
-                autocast=True, save_every=2000,
-            ),
-        ),
+        "published": LandmarkRecipe(network=AUTOENCODER_PRESETS["published"], train=_PUBLISHED),
         "debug": LandmarkRecipe(network=AUTOENCODER_PRESETS["tiny"], train=_DEBUG, dot_weight=8.0),
     },
     run=train_dots,
