@@ -9,6 +9,7 @@ import pytest
 
 from fakes import make_system
 from loquent import Controls, TalkingHead
+from loquent.batch import Job
 from loquent.driving import DriveSettings, DrivingVideo
 from loquent.errors import ControlsError, FaceError, LoquentError, VideoError
 from loquent.face.following import follow_face
@@ -85,6 +86,16 @@ def test_another_photo_follows_with_the_length_and_sound_of_the_video(head, vide
     assert clip.settings["drive"]["mode"] == "relative"
     speech = (np.zeros(16_000 * 2 // 5, np.float32), 16_000)
     assert head.prepare(portrait, speech, drive=video).num_frames == 10  # the shorter of the two
+
+
+def test_a_batch_knows_the_settings_of_a_video_before_making_it(head, video):
+    job = Job(photo=Path(PHOTO), sound=None, output=Path("x.mp4"), drive=video)
+    assert job.settings("starter") == head.prepare(PHOTO, drive=video).settings
+    louder = replace(job, drive_settings=DriveSettings(lips=1.2))
+    assert (
+        louder.settings("starter") == head.prepare(PHOTO, drive=video, drive_settings=DriveSettings(lips=1.2)).settings
+    )
+    assert louder.settings("starter") != job.settings("starter")
 
 
 def write_noise(path: Path, num_frames: int) -> Path:

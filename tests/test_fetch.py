@@ -1,6 +1,7 @@
 """Fetching released files: from a mirror on this machine, from folders, and where there is nothing."""
 
 import hashlib
+import logging
 import sys
 import threading
 from dataclasses import replace
@@ -8,8 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from loquent import TalkingHead, fetch
+from loquent.cli import app
 from loquent.errors import LoquentError, MissingExtraError, WeightsError
 from loquent.fetch import HubFile, Release, ReleasedFile, WebFile, find_release, prepare
 
@@ -175,6 +178,15 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert fetch.cache_folder() == tmp_path / "loquent"
     monkeypatch.setenv("LOQUENT_CACHE", str(tmp_path / "own"))
     assert find_release("moda").converted == tmp_path / "own" / "systems" / "moda"
+
+
+def test_the_command_line_says_what_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("LOQUENT_CACHE", str(tmp_path / "cache"))
+    result = CliRunner().invoke(app, ["fetch", "moda", "--from", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "9 of the 9 released files of 'moda' are not in" in result.stderr
+    assert "net-200.pth" in result.stderr
+    logging.getLogger().handlers.clear()
 
 
 def test_systems_without_released_files_are_named(monkeypatch, tmp_path):
