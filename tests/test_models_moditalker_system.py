@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+import loquent
+from loquent.cli import app
 from loquent.diffusion.stochastic import fine_timesteps, truncated_timesteps
 from loquent.errors import ControlsError, WeightsError
 from loquent.models.moditalker import AtomDenoiser, get_atom_preset
@@ -25,6 +28,7 @@ from loquent.types import ARKIT_INDEX, Controls, Motion, MotionCodes, SpeechFeat
 
 TINY = replace(get_atom_preset("tiny"), num_frames=60, vector_scale=4.0)
 PORTRAIT = average_portrait()
+EXAMPLES = Path(loquent.__file__).parent / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +239,10 @@ def test_shipped_weights_are_the_starter():
     network, prior = load_atom(Path(folder))
     assert network.config == get_atom_preset("starter")
     assert np.linalg.eigvalsh(prior.precision).min() > 0
+
+
+def test_the_command_line_chooses_the_renderer(tmp_path):
+    inputs = [str(EXAMPLES / "portrait_a.jpg"), str(EXAMPLES / "speech.flac"), "-o", str(tmp_path / "talk.mp4")]
+    result = CliRunner().invoke(app, ["animate", *inputs, "--system", "moditalker", "--renderer", "oil", "--dry-run"])
+    assert result.exit_code == 2
+    assert "option renderer is 'oil'" in result.stderr
