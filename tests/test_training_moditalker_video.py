@@ -62,7 +62,7 @@ def test_windows_read_back_as_the_networks_want_them(folder: Path):
     size = (config.num_frames, config.size_px, config.size_px)
     assert view.clip().shape == view.dots().shape == view.pose().shape == view.portrait().shape == (3, *size)
     assert view.guide([0, 2]).shape == (12, 2, *size[1:])
-    assert view.halved_guide().shape == (12, size[0], size[1] // 2, size[2] // 2)
+    assert [part.shape[0] for part in view.small(size[1] // 2)] == [3, 12]
     assert set(view.dots().unique().tolist()) == {-1.0, 1.0}
 
 
