@@ -182,12 +182,15 @@ def train_corrections(
         nn.init.zeros_(last.weight)  # no correction to begin with
         nn.init.zeros_(last.bias)
 
-    def save(ema: nn.Module, step: int) -> None:
+    def take_over(ema: nn.Module) -> None:
         assert isinstance(ema, nn.ModuleDict)
         for name, network in ema.items():
             drawing.get_submodule(name).load_state_dict(network.state_dict())
+
+    def save(ema: nn.Module, step: int) -> None:
+        take_over(ema)
         drawing.save_pretrained(output / "weights")
 
     loss = CorrectionLoss(drawing, input_px, weights)
-    save(train(small, loss, pairs.batch, settings, output / "corrections", save, device=device), settings.steps)
+    take_over(train(small, loss, pairs.batch, settings, output / "corrections", save, device=device))
     return drawing
