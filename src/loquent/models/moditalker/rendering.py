@@ -52,6 +52,7 @@ MOTION_SPACE = "moditalker-landmarks"
 MOTION_DIM = space.VECTOR_DIM + 6
 
 SCALE_NAME = "scale.safetensors"  # in the denoiser's folder; without it latents stay as they are
+NOT_SHIPPED = ("decoder.", "from_latent.", "patch_out.")  # of the autoencoder of dots: only training draws dots
 FAST = VideoSettings(steps=4, solver="dpm-solver")
 
 
@@ -94,25 +95,30 @@ class VideoNetworks:
 
     @staticmethod
     def from_pretrained(folder: Path, device: str = "cpu") -> VideoNetworks:
-        """Reads the folders `pictures`, `dots` and `denoiser`, each with config.json and model.safetensors.
+        """Reads a folder with the denoiser's config.json and model.safetensors, and with those of the autoencoders in
+        the folders `pictures` and `dots`.
 
         Raises:
             WeightsError: a file is missing or does not fit.
         """
-        autoencoders = [
-            _load(TriplaneAutoencoder(AutoencoderConfig.load(folder / name / "config.json")), folder / name)
-            for name in ("pictures", "dots")
-        ]
-        denoiser = _load(LatentUNet(UNetConfig.load(folder / "denoiser" / "config.json")), folder / "denoiser")
+        pictures, dots = (
+            TriplaneAutoencoder(AutoencoderConfig.load(folder / name / "config.json")) for name in ("pictures", "dots")
+        )
+        autoencoders = [_load(pictures, folder / "pictures"), _load(dots, folder / "dots", NOT_SHIPPED)]
+        denoiser = _load(LatentUNet(UNetConfig.load(folder / "config.json")), folder)
         networks = [network.to(device).eval().requires_grad_(False) for network in (*autoencoders, denoiser)]
-        scale_path = folder / "denoiser" / SCALE_NAME
+        scale_path = folder / SCALE_NAME
         scale = LatentScale(**{k: v.float() for k, v in load_file(scale_path).items()}) if scale_path.is_file() else None
         return VideoNetworks(*networks, (scale or LatentScale.none()).to(device))  # type: ignore[arg-type]
 
 
-def _load(network: torch.nn.Module, folder: Path) -> torch.nn.Module:
+def _load(network: torch.nn.Module, folder: Path, optional: tuple[str, ...] = ()) -> torch.nn.Module:
+    """Loads weights that must fit; names that begin as `optional` says may be missing."""
     path = folder / "model.safetensors"
-    load_exactly(network, {name: value.float() for name, value in load_file(path).items()}, str(path))
+    state = {name: value.float() for name, value in load_file(path).items()}
+    if optional:
+        state = {name: value for name, value in network.state_dict().items() if name.startswith(optional)} | state
+    load_exactly(network, state, str(path))
     return network
 
 
