@@ -53,7 +53,7 @@ MOTION_DIM = space.VECTOR_DIM + 6
 
 SCALE_NAME = "scale.safetensors"  # in the denoiser's folder; without it latents stay as they are
 NOT_SHIPPED = ("decoder.", "from_latent.", "patch_out.")  # of the autoencoder of dots: only training draws dots
-FAST = VideoSettings(steps=4, solver="dpm-solver")
+FAST = VideoSettings(steps=2, solver="dpm-solver")
 
 
 @dataclass(frozen=True, eq=False)
