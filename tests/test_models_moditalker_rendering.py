@@ -12,6 +12,7 @@ from loquent.models.moditalker.moved_photo import GUIDE_CHANNELS, MovedPhoto, cr
 from loquent.models.moditalker.painter import Guide, Paint
 from loquent.models.moditalker.rendering import MOTION_DIM, MOTION_SPACE, VideoNetworks, VideoRenderer, _join
 from loquent.pipeline import average_portrait
+from loquent.systems import WEIGHTS_DIR
 from loquent.types import Face, MotionCodes, Photo, Portrait
 
 PAINTER = get_autoencoder_preset("tiny-painter")
@@ -125,3 +126,10 @@ def test_motion_of_another_space_is_an_error(networks: VideoNetworks, portrait: 
 def test_networks_of_different_trainings_are_an_error(networks: VideoNetworks):
     with pytest.raises(WeightsError, match="use networks of one training"):
         VideoNetworks(networks.pictures, networks.dots, LatentUNet(get_unet_preset("starter")))
+
+
+def test_shipped_weights_draw(portrait: Portrait):
+    networks = VideoNetworks.from_pretrained(WEIGHTS_DIR / "moditalker-video")
+    assert networks.scale.middle.shape == (8, 768)
+    (frame,) = VideoRenderer(networks, portrait).render(_motion(4)[3:])
+    assert frame.shape == (128, 128, 3)
