@@ -1,9 +1,10 @@
 """Measures an IF-MDM renderer on drawn people that it was not trained on, and makes contact sheets.
 
-    python benchmarks/ifmdm_renderer.py WEIGHTS CACHE [--split test] [--people 107] [--sheet sheet.png] [--size 256]
+    python benchmarks/ifmdm_renderer.py WEIGHTS CACHE [--split test] [--codes encoder] [--sheet sheet.png] [--size 256]
 
 CACHE holds folders made by `loquent.training.ifmdm_data --split test`. The photo is moved to the codes of the other
-frames of the same person; what is drawn is compared with the frame itself, and its landmarks, as the embedded
+frames of the same person, either as the frames' exact landmarks say (steering.safetensors beside the weights), which is
+what the motion transformer learns to write, or as the encoder reads them from the frames; what is drawn is compared with the frame itself, and its landmarks, as the embedded
 landmarker sees them, with the exact ones. The person's exact frames go through the same landmarker for comparison.
 """
 
@@ -17,9 +18,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 
 from loquent.face import embedded
 from loquent.face.topology import EYELIDS, LIPS
+from loquent.models.ifmdm import Autoencoder
 from loquent.models.ifmdm.drawing import PortraitDrawer
 from loquent.models.ifmdm.portrait import to_pixels, to_tensor
 from loquent.models.ifmdm.weights import load_autoencoder
@@ -72,15 +75,36 @@ def seen_landmarks(picture: NDArray, exact: NDArray) -> NDArray | None:
     return near[0] if near else None
 
 
-def measure_person(drawer: PortraitDrawer, network, person: dict[str, NDArray], table: dict[str, list]) -> NDArray:
+class Codes:
+    """Codes of a person's frames relative to the first."""
+
+    def __init__(self, network: Autoencoder, steering: Path, kind: str) -> None:
+        self.network = network
+        self.steering = steering
+        self.basis = load_file(steering)["basis"].numpy()
+        self.kind = kind
+
+    @torch.no_grad()
+    def of(self, person: dict[str, NDArray]) -> torch.Tensor:
+        """(T, M)."""
+        if self.kind == "encoder":
+            photo = to_tensor(person["frames"][0])
+            return torch.cat([self.network.motion_between(photo, to_tensor(frame)) for frame in person["frames"]])
+        away = (person["landmarks"] - person["landmarks"][:1]) * (2 / person["frames"].shape[1])
+        return torch.from_numpy(np.tanh(away.reshape(len(away), -1) @ self.basis))
+
+
+def measure_person(
+    drawer: PortraitDrawer, codes_of: Codes, person: dict[str, NDArray], table: dict[str, list]
+) -> NDArray:
     """Adds one person's numbers to the table; returns what was drawn, (T, 256, 256, 3)."""
     frames = person["frames"]
     with torch.no_grad():
-        codes = torch.cat([network.motion_of(to_tensor(frame)) for frame in frames])
+        codes = codes_of.of(person)
         portrait = drawer.read(to_tensor(frames[0]))
         drawn = np.concatenate([to_pixels(drawer.draw(portrait, code[None])) for code in codes])
     kinds = np.stack([cv2.resize(k, frames.shape[1:3], interpolation=cv2.INTER_NEAREST) for k in person["kinds"]])
-    table["codes"].append(codes.numpy())
+    table["codes"].append(Codes(codes_of.network, codes_of.steering, "encoder").of(person).numpy())
     for row in range(1, len(frames)):
         points = person["landmarks"][row]
         low, high = points[list(LIPS)].min(0).astype(int) - 8, points[list(LIPS)].max(0).astype(int) + 9
@@ -140,24 +164,22 @@ def report(table: dict[str, list], people: list[dict[str, NDArray]]) -> None:
     print("told by codes      " + ", ".join(f"{name} {value:.2f}" for name, value in zip(names, told, strict=True)))
 
 
-def sheet(drawer: PortraitDrawer, network, people: list[dict[str, NDArray]], size: int) -> NDArray[np.uint8]:
-    """A row a person: photo, then frame and drawn picture in turn; the last two moved by the next person's codes."""
+def sheet(drawer: PortraitDrawer, codes_of: Codes, people: list[dict[str, NDArray]], size: int) -> NDArray[np.uint8]:
+    """A row a person: photo, then frame and drawn picture in turn; at the end the next person's frame and its motion."""
+
+    def large(pixels: NDArray) -> NDArray[np.uint8]:
+        return np.asarray(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LANCZOS4), np.uint8)
+
     rows = []
     for number, person in enumerate(people):
-        other = people[(number + 1) % len(people)]["frames"]
-        photo = cv2.resize(person["frames"][0], (size, size), interpolation=cv2.INTER_LANCZOS4)
-        portrait = drawer.read(to_tensor(np.asarray(photo, np.uint8)))
-        tiles = [photo]
-        with torch.no_grad():
-            for row in SHEET_ROWS:
-                code = network.motion_of(to_tensor(person["frames"][row]))
-                tiles += [cv2.resize(person["frames"][row], (size, size), interpolation=cv2.INTER_LANCZOS4)]
-                tiles += [to_pixels(drawer.draw(portrait, code))[0]]
-            own, start, target = (
-                network.motion_of(to_tensor(f)) for f in (person["frames"][0], other[0], other[SHEET_ROWS[1]])
-            )
-            tiles += [cv2.resize(other[SHEET_ROWS[1]], (size, size)), to_pixels(drawer.draw(portrait, target))[0]]
-            tiles += [to_pixels(drawer.draw(portrait, target - start + own))[0]]
+        other = people[(number + 1) % len(people)]
+        portrait = drawer.read(to_tensor(large(person["frames"][0])))
+        codes, driving = codes_of.of(person), codes_of.of(other)
+        tiles = [large(person["frames"][0])]
+        for row in SHEET_ROWS:
+            tiles += [large(person["frames"][row]), to_pixels(drawer.draw(portrait, codes[row : row + 1]))[0]]
+        row = SHEET_ROWS[1]
+        tiles += [large(other["frames"][row]), to_pixels(drawer.draw(portrait, driving[row : row + 1]))[0]]
         rows.append(np.hstack(tiles))
     return np.vstack(rows)
 
@@ -167,6 +189,7 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("cache", type=Path)
     parser.add_argument("--split", default="test")
+    parser.add_argument("--codes", choices=("landmarks", "encoder"), default="landmarks")
     parser.add_argument("--people", type=int, default=1000)
     parser.add_argument("--sheet", type=Path, help="picture of twelve people instead of the measurements")
     parser.add_argument("--size", type=int, default=256)
@@ -174,16 +197,17 @@ def main() -> None:
     torch.set_num_threads(1)
     network = load_autoencoder(arguments.weights)
     drawer = PortraitDrawer(network)
+    codes_of = Codes(network, arguments.weights / "steering.safetensors", arguments.codes)
     groups = PairGroups(arguments.cache, 1, arguments.split)
     if arguments.sheet:
         chosen = np.linspace(0, len(groups) - 1, 12).astype(int)
-        picture = sheet(drawer, network, [groups.person(int(n)) for n in chosen], arguments.size)
+        picture = sheet(drawer, codes_of, [groups.person(int(n)) for n in chosen], arguments.size)
         cv2.imwrite(str(arguments.sheet), picture[..., ::-1])
         return
     table: dict[str, list] = defaultdict(list)
     people = [groups.person(n) for n in range(min(arguments.people, len(groups)))]
     for person in people:
-        measure_person(drawer, network, person, table)
+        measure_person(drawer, codes_of, person, table)
     report(table, people)
 
 

@@ -72,6 +72,19 @@ def test_codes_do_not_depend_on_the_pictures_size(network):
     torch.testing.assert_close(network.motion_of(large), network.motion_of(shrink(large, 64)), atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_relative_codes_of_a_portrait_are_zero():
+    torch.manual_seed(0)
+    network = Autoencoder(replace(TINY, relative=True)).eval()
+    first, second = photo(64), photo(64).flip(-1)
+    assert not network.own_motion(first).any()
+    assert not network.motion_between(first, first).any()
+    assert network.motion_between(first, second).any()
+    torch.testing.assert_close(network.motion_between(first, second), -network.motion_between(second, first))
+    absolute = Autoencoder(TINY).eval()
+    torch.testing.assert_close(absolute.motion_between(first, second), absolute.motion_of(second))
+
+
 def test_a_size_that_does_not_divide_is_an_error(network):
     with pytest.raises(PhotoError, match=r"100 x 100 pixels; give a square whose side is a multiple of 32"):
         network.encode(photo(100))

@@ -37,7 +37,7 @@ def cache(tmp_path_factory):
 
 def test_debug_recipe(tmp_path):
     output = check_debug_recipe("ifmdm-autoencoder", tmp_path)
-    assert load_autoencoder(output / "weights").config == TINY
+    assert load_autoencoder(output / "weights").config == replace(TINY, relative=True)
 
 
 def test_groups_repeat_and_flow_carries_the_photo_to_each_frame(cache):
@@ -120,20 +120,30 @@ def test_a_grown_renderer_begins_near_the_smaller_one(cache):
     assert (before - after).abs().mean() < 0.3 * before.std(0).mean() + 0.05
 
 
-def test_steps_of_the_code_follow_the_landmarks(cache):
+def test_codes_of_pairs_follow_the_landmarks(cache):
     groups = PairGroups(cache, 2)
-    network = SteeredAutoencoder(TINY, landmark_basis(groups, TINY.motion_dim))
+    network = SteeredAutoencoder(replace(TINY, relative=True), landmark_basis(groups, TINY.motion_dim))
     batch = groups.batch(0)
-    first = batch.first()
-    steps = network.steps(batch.landmarks, batch.landmarks[first])
-    assert not steps[first[0]].any()
-    wide = torch.randn(len(steps), TINY.motion_dim)
+    sources, targets = batch.sources(), batch.targets()
+    wide = torch.randn(len(batch.pictures), TINY.motion_dim)
     turns = PairTurns(replace(RECIPE.presets["starter"], steered=1.0), structure_distance)
-    codes, terms = turns._steer(network, wide, batch, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(torch.atanh(codes) - torch.atanh(codes[first]), steps, atol=1e-4, rtol=1e-3)
+    codes, terms = turns._codes(network, wide, batch, torch.Generator().manual_seed(0))
+    steps = network.steps(batch.landmarks[targets], batch.landmarks[sources])
+    torch.testing.assert_close(codes, torch.tanh(steps))
     assert terms["code"] > 0
-    _, terms = turns._steer(network, wide[first] + steps, batch, torch.Generator().manual_seed(0))
-    assert terms["code"] == 0
+    true = network.steps(batch.landmarks, torch.zeros_like(batch.landmarks))
+    codes, terms = turns._codes(network, true, batch, torch.Generator().manual_seed(0))
+    assert terms["code"] < 1e-8
+
+
+def test_absolute_codes_are_the_encoders(cache):
+    network = SteeredAutoencoder(TINY, landmark_basis(PairGroups(cache, 1), TINY.motion_dim))
+    batch = PairGroups(cache, 1).batch(0)
+    wide = torch.randn(len(batch.pictures), TINY.motion_dim)
+    turns = PairTurns(RECIPE.presets["published"], structure_distance)
+    codes, terms = turns._codes(network, wide, batch, torch.Generator())
+    torch.testing.assert_close(codes, torch.tanh(wide[batch.targets()]))
+    assert set(terms) == {"range"}
 
 
 def test_an_empty_cache_is_an_error(tmp_path):

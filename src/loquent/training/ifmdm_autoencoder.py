@@ -42,6 +42,7 @@ from loquent.training.ifmdm_data import MOUTH, MOVED, SLIDING, STILL, write_slid
 from loquent.training.ifmdm_stages import Stage, grow, stage_parameters
 from loquent.training.image_losses import adversarial_loss, discriminator_loss, slope_difference, total
 from loquent.training.loop import Learner, TrainSettings, train_together
+from loquent.training.machines import join_machines
 from loquent.training.optimizers import OptimizerSettings
 from loquent.training.perceptual import make_distance
 from loquent.training.recipes import Recipe
@@ -75,11 +76,12 @@ class PairLossWeights:
     adversarial: float = 0.0
     colours: float = 0.5  # of the output stage, everywhere: they are to be ready where they are needed
     flow: float = 0.1  # of a pixel in pictures of 128
-    points: float = 0.1  # the same
+    points: float = 0.2  # the same
     shares: float = 0.4
     code: float = 2.0
     range: float = 0.05  # of codes before tanh beyond ±1: identity drives them to where tanh has no slope
     fine: float = 4.0  # of pixels at mouth and eyes, in addition to 1
+    fine_points: float = 12.0  # of lips and lids among the landmarks of `points`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +208,7 @@ class PairTurns:
         self.config = config
         self.weights = config.loss
         self.distance = distance
-        self._point_weights = landmark_weights()
+        self._point_weights = landmark_weights(config.loss.fine_points)
 
     def __call__(
         self, networks: Mapping[str, nn.Module], batch: PairBatch, random: torch.Generator, step: int
@@ -351,7 +353,7 @@ def train_autoencoder(config: AutoencoderRecipe, data: Path, output: Path, devic
     if config.loss.adversarial:
         judge = Discriminator(judge_config(config.network)).to(memory_format=torch.channels_last)
         learners["judge"] = Learner(judge, config.judge)
-    turns = PairTurns(config, make_distance(config.vgg, device if device != "auto" else "cpu"))
+    turns = PairTurns(config, make_distance(config.vgg, join_machines(device).device))
 
     def save(average: nn.Module, step: int) -> None:
         assert isinstance(average, SteeredAutoencoder)
@@ -363,7 +365,10 @@ def train_autoencoder(config: AutoencoderRecipe, data: Path, output: Path, devic
 
 def _begin(config: AutoencoderRecipe, groups: PairGroups | VideoGroups, output: Path) -> SteeredAutoencoder:
     """A new renderer, or one from another run; a run that goes on is filled from its own checkpoint later."""
-    if not config.begin_with or (output / "checkpoint.pt").is_file():
+    own = load_checkpoint(output)
+    if own is not None:
+        return SteeredAutoencoder(config.network, own["ema"]["basis"].numpy())
+    if not config.begin_with:
         return SteeredAutoencoder(config.network, landmark_basis(groups, config.network.motion_dim))
     state = load_checkpoint(Path(config.begin_with))
     if state is None:
@@ -407,7 +412,7 @@ RECIPE = Recipe(
         "debug": AutoencoderRecipe(
             train=replace(_STARTER, steps=24, warmup_steps=5, bfloat16=False, save_every=12, log_every=8),
             judge=replace(_PUBLISHED_D, learning_rate=1e-3),
-            network=get_autoencoder_preset("tiny-blend"),
+            network=replace(get_autoencoder_preset("tiny-blend"), relative=True),
             loss=PairLossWeights(perceptual=0.1, adversarial=0.01),
             groups=1,
         ),

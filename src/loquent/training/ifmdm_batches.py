@@ -42,11 +42,6 @@ class PairBatch:
         """Rows of the pairs' targets, (4 G,)."""
         return self._rows(1)
 
-    def first(self) -> Tensor:
-        """Row of the first frame of each row's group, (4 G,)."""
-        rows = torch.arange(len(self.pictures))
-        return rows - rows % FRAMES
-
     def from_photo(self) -> Tensor:
         """Whether a pair's source is the photo, so that its flow is known, (4 G,) bool."""
         return self.sources() % FRAMES == 0
@@ -182,9 +177,9 @@ def degrade(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
     return frames
 
 
-def landmark_weights() -> Tensor:
-    """(478,): how much each landmark counts: lips and lids more, irises nothing; mean 1."""
+def landmark_weights(fine: float = FINE_WEIGHT) -> Tensor:
+    """(478,): how much each landmark counts: lips and lids `fine` times as much, irises nothing; mean 1."""
     weights = torch.ones(NUM_LANDMARKS)
-    weights[[*LIPS, *EYELIDS]] = FINE_WEIGHT
+    weights[[*LIPS, *EYELIDS]] = fine
     weights[NUM_MESH_LANDMARKS:] = 0
     return weights / weights.mean()

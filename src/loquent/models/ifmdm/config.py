@@ -26,6 +26,7 @@ class AutoencoderConfig(SavedConfig):
     refine_layers: int = 3
     output_dim: int = 0  # channels of our output stage; 0: none, as published
     relative: bool = False  # ours: codes tell how far a frame is from the portrait, whose own code is 0
+    motion_gain: float = 1.0  # ours, of relative codes: how far the directions are walked
     output_factor: int = 4  # by which the output stage makes pictures larger
 
     def __post_init__(self) -> None:

@@ -159,6 +159,7 @@ class Decoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         widths, style_dim = config.channels, config.style_dim
+        self.relative, self.motion_gain = config.relative, config.motion_gain
         self.directions = Directions(style_dim, config.motion_dim)
         self.start = nn.Parameter(torch.randn(widths[0], SMALLEST_PX, SMALLEST_PX))
         self.first = StyledConv(widths[0], widths[0], style_dim)
@@ -188,9 +189,20 @@ class Decoder(nn.Module):
         rgb = sketch.colours
         return rgb if self.refine is None or not refine else self.refine(rgb)
 
+    def still_style(self, vector: Tensor) -> Tensor:
+        """The latent (B, W) of an appearance vector without motion.
+
+        Relative codes have their directions for themselves: what the appearance holds there is left out.
+        """
+        if not self.relative:
+            return vector
+        basis = self.directions.basis()
+        return vector - vector @ basis @ basis.T
+
     def sketch(self, appearance: Appearance, motion: Tensor | None, *, finish: bool = True) -> Sketch:
         """What the levels make of it, and the output stage if there is one and `finish` is not False."""
-        style = appearance.vector if motion is None else appearance.vector + self.directions(motion)
+        style = self.still_style(appearance.vector)
+        style = style if motion is None else style + self.motion_gain * self.directions(motion)
         x: Tensor | None = self.first(self.start.expand(len(style), -1, -1, -1), style)
         raw = rgb = drawn = None
         flows = []

@@ -214,7 +214,7 @@ class PortraitDrawer:
         layers += [] if decoder.output is None else [decoder.output.conv.conv]
         self._style_weight = torch.cat([layer.modulation.scaled_weight() for layer in layers])
         self._style_bias = torch.cat([layer.modulation.bias for layer in layers])
-        self._motion_weight = self._style_weight @ decoder.directions.basis()
+        self._motion_weight = self._style_weight @ decoder.directions.basis() * decoder.motion_gain
         self._style_dims = [layer.weight.shape[1] for layer in layers]
         self._start = decoder.start[None].contiguous(memory_format=_CHANNELS_LAST)
         self._first = _StyledConv(decoder.first)
@@ -233,7 +233,7 @@ class PortraitDrawer:
         """The portrait of an appearance of one picture."""
         photo = appearance.vector.new_zeros(1, 3, 0, 0) if appearance.photo is None else appearance.photo.contiguous()
         return PreparedPortrait(
-            styles=F.linear(appearance.vector, self._style_weight, self._style_bias),
+            styles=F.linear(self._network.decoder.still_style(appearance.vector), self._style_weight, self._style_bias),
             tables=[FeatureTable(features) for features in appearance.features[:-1]],
             colours=_planes(appearance.features[-1], self._levels[-1].colour_weight).contiguous(),
             photo=photo if self._output is None else shrink(photo, self._network.config.output_px),
