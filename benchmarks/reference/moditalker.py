@@ -95,7 +95,9 @@ def encode(state: State, config: AutoencoderConfig, video: Tensor) -> Tensor:
         for layer in range(config.pool_layers):
             base = f"pools.{plane}.layers.{layer}"
             h = h + _attention(state, f"{base}.attention", h, config.pool_heads)
-            h = h + _linear(state, f"{base}.out", F.gelu(_linear(state, f"{base}.inner", _norm(state, f"{base}.norm", h))))
+            h = h + _linear(
+                state, f"{base}.out", F.gelu(_linear(state, f"{base}.inner", _norm(state, f"{base}.norm", h)))
+            )
         pooled = h[:, 0].reshape(batch, rows, columns, dim).permute(0, 3, 1, 2)
         weight, bias = state[f"to_latent.{plane}.weight"], state[f"to_latent.{plane}.bias"]
         planes.append(torch.tanh(F.conv2d(pooled, weight, bias)).flatten(2))
@@ -245,5 +247,9 @@ def sample_window(
             continue
         next_bar = bars[after]
         sigma = ((1 - bar / next_bar) * (1 - next_bar) / (1 - bar)).sqrt()
-        x = next_bar.sqrt().float() * clean + (1 - next_bar - sigma**2).sqrt().float() * noise + sigma.float() * noises()
+        x = (
+            next_bar.sqrt().float() * clean
+            + (1 - next_bar - sigma**2).sqrt().float() * noise
+            + sigma.float() * noises()
+        )
     return decode(pictures, config, x)[0].transpose(0, 1)

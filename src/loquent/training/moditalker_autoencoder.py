@@ -311,7 +311,7 @@ RECIPE = Recipe(
             network=AUTOENCODER_PRESETS["starter"],
             batch_size=2,
             train=TrainSettings(
-                steps=1600, learning_rate=2e-3, warmup_steps=60, decay_share=0.35, ema_decay=0.995, bfloat16=True,
+                steps=1600, learning_rate=1.5e-3, warmup_steps=60, decay_share=0.35, ema_decay=0.995, bfloat16=True,
                 save_every=100, log_every=20,
             ),
         ),

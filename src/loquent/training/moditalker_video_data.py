@@ -85,7 +85,7 @@ def make_windows(sitter: Sitter, corpus: Corpus, rng: np.random.Generator) -> It
         yield StoredWindow(
             frames=np.stack([cut_crop(frame, crop_to_photo, STORED_PX) for frame in renderer.render(motion)]),
             guide=np.stack([crop_guide(layers, photo.face_box, crop_to_photo, STORED_PX) for layers in moved]),
-            landmarks=to_crop(points, crop_to_photo) / STORED_PX,
+            landmarks=to_crop(points, crop_to_photo) / np.float32(STORED_PX),
             portrait=still,
         )
 

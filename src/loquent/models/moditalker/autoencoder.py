@@ -228,6 +228,7 @@ class TriplaneAutoencoder(nn.Module):
         """`patch_out` of tokens (B, T, S, S, C), as the one product that it is: (B, 3, T, R, R)."""
         patch = self.config.patch_px
         weight = self.patch_out.weight.flatten(1).t()  # (3·p·p, C)
+        assert self.patch_out.bias is not None
         pixels = F.linear(tokens, weight, self.patch_out.bias.repeat_interleave(patch * patch))
         squares = pixels.unflatten(-1, (3, patch, patch)).permute(0, 4, 1, 2, 5, 3, 6)  # (B, 3, T, S, p, S, p)
         return squares.flatten(5, 6).flatten(3, 4)

@@ -92,7 +92,7 @@ class MovedPhoto:
         everywhere = (0, 0, width, height)
         for index, (upper, lower) in enumerate(_OPENINGS):
             edges = [dense_edge(head.landmarks[list(edge), :2]) for edge in (upper, lower)]
-            masks = Opening.of(*edges).masks(everywhere)
+            masks = Opening.of(edges[0], edges[1]).masks(everywhere)
             reach = _MOUTH_REACH if index == 0 else _EYE_REACH
             inside = np.zeros((height, width), np.uint8)
             cv2.fillPoly(inside, [np.round(np.vstack([edges[0], edges[1][::-1]])).astype(np.int32)], 1)
@@ -193,7 +193,7 @@ def cut_crop(
         scale = np.array([small.shape[1] / picture.shape[1], small.shape[0] / picture.shape[0]])
         crop_to_picture = crop_to_picture * scale[:, None]
         crop_to_picture[:, 2] += 0.5 * scale - 0.5  # pixel centres at integers in both
-        picture = small
+        picture = np.asarray(small, np.uint8)
     return np.asarray(cv2.warpAffine(picture, crop_to_picture, (size, size), flags=flags, borderMode=border), np.uint8)
 
 

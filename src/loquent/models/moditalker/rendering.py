@@ -108,7 +108,9 @@ class VideoNetworks:
         denoiser = _load(LatentUNet(UNetConfig.load(folder / "config.json")), folder)
         networks = [network.to(device).eval().requires_grad_(False) for network in (*autoencoders, denoiser)]
         scale_path = folder / SCALE_NAME
-        scale = LatentScale(**{k: v.float() for k, v in load_file(scale_path).items()}) if scale_path.is_file() else None
+        scale = (
+            LatentScale(**{k: v.float() for k, v in load_file(scale_path).items()}) if scale_path.is_file() else None
+        )
         return VideoNetworks(*networks, (scale or LatentScale.none()).to(device))  # type: ignore[arg-type]
 
 

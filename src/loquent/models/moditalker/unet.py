@@ -7,7 +7,7 @@ Shape letters: B batch, L latent channels, P positions of all planes, C channels
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     Resampling = Literal["down", "up"]
 
 _GROUPS = 32
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
-def _zeroed(layer: nn.Module) -> nn.Module:
+def _zeroed(layer: Layer) -> Layer:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
