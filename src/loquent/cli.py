@@ -99,7 +99,7 @@ SystemOptions = Annotated[
 ]  # fmt: skip
 RendererOption = Annotated[
     str | None,
-    typer.Option(help="What draws the face, for a system that leaves the choice, such as moditalker: mesh or video.",
+    typer.Option(help="What draws the face, for a system that leaves the choice, such as moditalker: video (its own) or mesh (sharper).",
                  rich_help_panel=_RUN, show_default=False),
 ]  # fmt: skip
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=_RUN)]

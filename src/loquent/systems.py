@@ -198,7 +198,7 @@ SYSTEMS = {
     ),
     "moditalker": SystemEntry(
         name="moditalker",
-        title="MoDiTalker at starter size: AToM's landmark diffusion, fitted to the face and drawn by the mesh renderer",
+        title="MoDiTalker at starter size: landmarks by AToM, video by MToV or, with --renderer mesh, the mesh renderer",
         weights=WEIGHTS_DIR / "moditalker-atom",
         build=_build_moditalker,
     ),

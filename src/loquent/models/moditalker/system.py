@@ -38,7 +38,7 @@ class MoDiTalkerOptions:
         ControlsError: a value is out of its range.
     """
 
-    renderer: Literal["mesh", "video"] = "mesh"  # video is MToV; the mesh renderer is sharper and faster
+    renderer: Literal["video", "mesh"] = "video"  # video is MToV; the mesh renderer is sharper and faster
     video_steps: int = FAST.steps  # of MToV's sampler
 
     def __post_init__(self) -> None:
