@@ -55,11 +55,12 @@ def main() -> None:
     parser.add_argument("--transcripts", type=Path, default=TRANSCRIPTS, help="words that metadata.csv lacks")
     parser.add_argument("--portraits", type=int, default=2, help="portraits of the test split, beside the examples")
     parser.add_argument("--system", default="starter")
+    parser.add_argument("--renderer", help="for a system that leaves the choice")
     parser.add_argument("--seed", type=int, default=42)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
-    head = TalkingHead.from_pretrained(args.system)
+    head = TalkingHead.from_pretrained(args.system, options={"renderer": args.renderer} if args.renderer else None)
     controls = Controls(seed=args.seed)
     by_portrait: dict[str, list[LipFigures]] = {}
     for photo in [*sorted(EXAMPLES.glob("*.jpg")), *test_portraits(args.data, args.portraits)]:
