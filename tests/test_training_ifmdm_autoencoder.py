@@ -21,7 +21,7 @@ from loquent.training.ifmdm_autoencoder import (
     share_loss,
 )
 from loquent.training.ifmdm_batches import FRAMES, PAIRS, PairGroups, as_floats, open_groups
-from loquent.training.ifmdm_data import MOUTH, MOVED, STILL, UNSURE, write_sliding_pictures
+from loquent.training.ifmdm_data import MOUTH, MOVED, SLIDING, STILL, UNSURE, write_sliding_pictures
 from loquent.training.perceptual import structure_distance
 from recipe_check import check_debug_recipe
 
@@ -104,7 +104,8 @@ def test_share_loss_knows_what_must_win():
     logits[:, 0] = 9
     assert share_loss(logits, kinds, kinds) < 1e-2
     assert share_loss(logits, torch.full_like(kinds, MOVED), kinds) == 0  # uncovered: it may be anything
-    assert share_loss(logits, kinds, torch.full_like(kinds, MOUTH)) > 5
+    assert share_loss(logits, kinds, torch.full_like(kinds, SLIDING)) > 5
+    assert share_loss(logits, kinds, torch.full_like(kinds, MOUTH)) == 0
 
 
 def test_a_grown_renderer_begins_near_the_smaller_one(cache):

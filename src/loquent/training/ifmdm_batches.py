@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FRAMES = 4  # of one person in a group; the first is the photo
-PAIRS = ((0, 1), (0, 2), (0, 3), (1, 2))  # source and target in a group: mostly from the photo, as in use
+PAIRS = ((0, 1), (0, 2), (0, 3), (0, 0))  # source and target in a group: from the photo, as in use, and the photo itself
 FINE_WEIGHT = 4.0  # of lips and lids among the landmarks
 
 
