@@ -147,7 +147,7 @@ def test_a_manifest_of_json_lines_in_another_folder(files):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"photo": "ann.png", "output": "1.mp4"}, "list.csv, row 1: give speech, text or motion"),
+        ({"photo": "ann.png", "output": "1.mp4"}, "list.csv, row 1: give speech, text, motion or drive"),
         ({"speech": "hello.wav", "output": "1.mp4"}, "list.csv, row 1, column 'photo': field required"),
         (
             {"photo": "ann.png", "speech": "hello.wav", "output": "1.mp4", "sede": 3},
