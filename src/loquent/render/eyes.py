@@ -20,7 +20,7 @@ from loquent.face.topology import (
 )
 from loquent.render.aperture import EdgeMasks, Opening, Spread, dense_edge, presence
 from loquent.render.head import HeadModel, PointField, Pose
-from loquent.render.warp import Lattice, Texture, invert, smoothstep, unfold
+from loquent.render.warp import Lattice, Texture, inversion_start, invert, smoothstep, unfold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,7 +82,8 @@ class Eye:
         grid = self.lattice.points().reshape(-1, 2)
         left_out = set(head.eye_points.tolist())
         lids = (self._points.upper, self._points.lower)
-        targets = [grid, *(head.landmarks[list(lid), :2] for lid in lids), *self._edges_px]
+        lids_px = [head.landmarks[list(lid), :2] for lid in lids]
+        targets = [grid, *lids_px, *self._edges_px]
         smooth = head.expression_weights(np.vstack(targets), left_out)
         smooth_grid, *smooth_lids = np.split(smooth, np.cumsum([len(t) for t in targets])[:-1])
         self._fields: list[PointField] = []
@@ -90,10 +91,11 @@ class Eye:
         for index, lid in enumerate(lids):
             own = -smooth_lids[index]
             own[np.arange(len(lid)), list(lid)] += 1  # what the lid's points do beyond the smooth field
-            spread_grid = self._lid_spread(grid, head.landmarks[list(lid), :2], index)
+            spread_grid = self._lid_spread(grid, lids_px[index], index)
             self._fields.append(head.field(grid, smooth_grid + spread_grid @ own))
-            along = self._lid_spread(self._edges_px[index], head.landmarks[list(lid), :2], index, on_edge=True)
+            along = self._lid_spread(self._edges_px[index], lids_px[index], index, on_edge=True)
             self._edges.append(head.field(self._edges_px[index], smooth_lids[2 + index] + along @ own))
+        self._around = head.field(np.vstack(lids_px), np.vstack(smooth_lids[:2]))
         self._ball = head.field(grid, np.zeros((len(grid), 0), np.float32))
         border = frame.to_xy(_outline(corners))
         self._border = head.field(border, head.expression_weights(border, left_out))
@@ -176,7 +178,9 @@ class Eye:
         fields = (*self._fields, *self._edges, self._border)
         own = landmark_shift[:, [*self._points.upper, *self._points.lower, *self._points.iris]]
         iris = landmark_shift[:, list(self._points.iris)].mean(1, keepdims=True)
-        return Spread([*(f.spread(landmark_shift) for f in fields), iris], presence(own, _FADE * self._unit))
+        # Brows and cheeks carry the eye along in the photo moved as one, even where its own landmarks stay.
+        moved = np.concatenate([own, self._around.spread(landmark_shift)], axis=1)
+        return Spread([*(f.spread(landmark_shift) for f in fields), iris], presence(moved, _FADE * self._unit))
 
     def draw(self, picture: NDArray[np.uint8], spread: Spread, frame: int, pose: Pose) -> None:
         """Draws the eye into an RGB picture (H, W, 3), in place."""
@@ -197,7 +201,9 @@ class Eye:
         masks = opening.masks(box)
         layers = []
         for texture, shift in zip(self._skins, shifts[:2], strict=True):
-            source = invert(unfold(shift.reshape(shape), self.lattice.step_px), self.lattice, points)
+            field = unfold(shift.reshape(shape), self.lattice.step_px)
+            start = inversion_start(field, self.lattice, points)  # a closing lid under a raised brow is very steep
+            source = invert(field, self.lattice, points, start)
             layers.append(texture.draw(source, targets, box))
         ball = self._ball.displacement(np.zeros((len(self._ball.points), 3), np.float32), pose).reshape(shape)
         source = invert(ball, self.lattice, points, iterations=2)

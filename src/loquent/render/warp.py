@@ -145,6 +145,27 @@ def invert(
     return source
 
 
+def inversion_start(
+    displacement: NDArray[np.float32], lattice: Lattice, targets: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """A start for `invert` in fields that stretch so much from top to bottom that its own start can lead it astray.
+
+    Follows each column of the lattice, moved sideways by the mean only, down to the cell that holds the target's
+    height. Arguments and result as for `invert`; the columns must not fold (`unfold`).
+    """
+    x = targets[..., 0] - displacement[..., 0].mean()
+    column = np.clip(np.rint((x - lattice.left_px) / lattice.step_px), 0, lattice.num_columns - 1).astype(np.intp)
+    rows = lattice.top_px + lattice.step_px * np.arange(lattice.num_rows, dtype=np.float32)
+    moved = np.maximum.accumulate(rows[:, None] + displacement[..., 1], axis=0)
+    above = (moved[1:-1, column] <= targets[..., 1]).sum(0)
+    low, high = moved[above, column], moved[above + 1, column]
+    share = (targets[..., 1] - low) / np.maximum(high - low, np.float32(1e-3))
+    # Beyond the lattice the field is constant: there a point is as far from the last row as its target from that row's.
+    beyond = np.where(share < 0, targets[..., 1] - low, np.where(share > 1, targets[..., 1] - high, 0))
+    y = rows[above] + lattice.step_px * np.clip(share, 0, 1) + beyond
+    return np.stack([x, y], axis=-1).astype(np.float32)
+
+
 def unfold(displacement: NDArray[np.float32], step_px: float, rounds: int = 6) -> NDArray[np.float32]:
     """The field (H, W, 2) with places that fold over themselves, or nearly so, smoothed until they no longer do."""
     for _ in range(rounds):
