@@ -162,7 +162,7 @@ def _spread(directions: NDArray, table: NDArray, spread: float) -> NDArray:
 
 
 def grow_steered(
-    smaller: SteeredAutoencoder, config: AutoencoderConfig, groups: PairGroups | VideoGroups
+    smaller: SteeredAutoencoder, config: AutoencoderConfig, groups: PairGroups | VideoGroups, fit_steps: int = 150
 ) -> SteeredAutoencoder:
     """A renderer of twice the size that begins where `smaller` is.
 
@@ -176,13 +176,11 @@ def grow_steered(
         last.flow.flow.weight.zero_()
         last.rgb.layer.conv.weight.mul_(0.1)
         before.flow.fill.weight.mul_(0.3)
-    _fit_first_layers(smaller.autoencoder, larger.autoencoder, groups)
+    _fit_first_layers(smaller.autoencoder, larger.autoencoder, groups, fit_steps)
     return larger
 
 
-def _fit_first_layers(
-    smaller: Autoencoder, larger: Autoencoder, groups: PairGroups | VideoGroups, steps: int = 150
-) -> None:
+def _fit_first_layers(smaller: Autoencoder, larger: Autoencoder, groups: PairGroups | VideoGroups, steps: int) -> None:
     old, new = smaller.encoder.appearance, larger.encoder.appearance
     first = new.blocks[0]
     size = larger.config.size_px
@@ -412,7 +410,7 @@ RECIPE = Recipe(
             groups=16,
         ),
         "debug": AutoencoderRecipe(
-            train=replace(_STARTER, steps=24, warmup_steps=5, bfloat16=False, save_every=12, log_every=8),
+            train=replace(_STARTER, steps=16, warmup_steps=4, bfloat16=False, save_every=8, log_every=4),
             judge=replace(_PUBLISHED_D, learning_rate=1e-3),
             network=replace(get_autoencoder_preset("tiny-blend"), relative=True),
             loss=PairLossWeights(perceptual=0.1, adversarial=0.01),
