@@ -171,11 +171,11 @@ def grow_steered(
     """
     larger = SteeredAutoencoder(config, smaller.basis.numpy())
     grow(smaller.autoencoder, larger.autoencoder)
-    last, before = larger.autoencoder.decoder.levels[-1], larger.autoencoder.decoder.levels[-2]
+    before, last = list(larger.autoencoder.decoder.levels)[-2:]
     with torch.no_grad():
-        last.flow.flow.weight.zero_()
-        last.rgb.layer.conv.weight.mul_(0.1)
-        before.flow.fill.weight.mul_(0.3)
+        last.flow.flow.weight.zero_()  # type: ignore[union-attr,operator]
+        last.rgb.layer.conv.weight.mul_(0.1)  # type: ignore[union-attr,operator]
+        before.flow.fill.weight.mul_(0.3)  # type: ignore[union-attr,operator]
     _fit_first_layers(smaller.autoencoder, larger.autoencoder, groups, fit_steps)
     return larger
 
@@ -345,13 +345,13 @@ def train_autoencoder(config: AutoencoderRecipe, data: Path, output: Path, devic
     groups = open_groups(data, config.groups, config.train.seed)
     logger.info("%d people", len(groups))
     torch.manual_seed(config.train.seed)
-    network = _begin(config, groups, output).to(memory_format=torch.channels_last)
+    network = _begin(config, groups, output).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained = set(stage_parameters(network.autoencoder, config.stage))
     for name, weight in network.autoencoder.named_parameters():
         weight.requires_grad_(name in trained)
     learners = {"renderer": Learner(network, config.train)}
     if config.loss.adversarial:
-        judge = Discriminator(judge_config(config.network)).to(memory_format=torch.channels_last)
+        judge = Discriminator(judge_config(config.network)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         learners["judge"] = Learner(judge, config.judge)
     turns = PairTurns(config, make_distance(config.vgg, join_machines(device).device))
 

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FRAMES = 4  # of one person in a group; the first is the photo
-PAIRS = ((0, 1), (0, 2), (0, 3), (0, 0))  # source and target in a group: from the photo, as in use, and the photo itself
+PAIRS = (
+    (0, 1),
+    (0, 2),
+    (0, 3),
+    (0, 0),
+)  # source and target in a group: from the photo, as in use, and the photo itself
 FINE_WEIGHT = 4.0  # of lips and lids among the landmarks
 
 
@@ -125,7 +130,7 @@ class VideoGroups:
     def landmarks(self, number: int) -> NDArray[np.float32]:
         """Of all frames of a person, (T, 478, 2) in pictures."""
         points = [self._corpus.landmarks(clip) for clip in self._people[number]]
-        return np.concatenate(points)[..., :2] / self._corpus.size_px
+        return (np.concatenate(points)[..., :2] / self._corpus.size_px).astype(np.float32)
 
     def _group(self, rng: np.random.Generator) -> tuple[NDArray, ...]:
         places = [(n, t) for n in self._people[int(rng.integers(len(self._people)))]
@@ -164,7 +169,7 @@ def as_floats(arrays: dict[str, NDArray], rng: np.random.Generator | None = None
         if rng.random() < 0.5:
             frames, kinds, flow = frames[:, :, ::-1], kinds[:, :, ::-1].copy(), flow[..., ::-1].copy()
             flow[:, 0] *= -1
-            landmarks = landmarks[:, list(MIRRORED)] * np.float32((-1, 1))
+            landmarks = landmarks[:, list(MIRRORED)] * np.array([-1, 1], np.float32)
     pictures = np.ascontiguousarray(frames.transpose(0, 3, 1, 2)).astype(np.float32) / 127.5 - 1
     return pictures, flow, kinds, np.ascontiguousarray(landmarks, np.float32)
 

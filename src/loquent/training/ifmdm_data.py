@@ -150,7 +150,7 @@ def _kinds(share: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[
     return kinds
 
 
-def add_openings(kinds: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> None:
+def add_openings(kinds: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> None:
     """Marks mouth, lips and eyes in `kinds` (s, s), in place; landmarks (478, 2) in its pixels."""
     for upper, lower, kind, growth in _OPENINGS:
         outline = landmarks[[*upper, *lower[::-1]]]

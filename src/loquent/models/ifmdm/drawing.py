@@ -246,7 +246,7 @@ class PortraitDrawer:
         or with an output stage the side of the picture that was read."""
         styles = iter((portrait.styles + motion @ self._motion_weight.T).split(self._style_dims, dim=1))
         x = self._first(self._start.expand(len(motion), -1, -1, -1), next(styles))
-        raw = rgb = None
+        raw = rgb = offsets = None
         for level, table in zip(self._levels, [*portrait.tables, None], strict=True):
             x = level.conv(level.up(x, next(styles)), next(styles))
             flow = _planes(x, level.flow_weight * next(styles)[:, None]) + level.flow_bias
@@ -263,6 +263,7 @@ class PortraitDrawer:
         block = self._network.decoder.refine
         assert rgb is not None  # a decoder has two levels or more
         if self._output is not None:
+            assert offsets is not None
             return self._output(x, next(styles), offsets, rgb, portrait)
         return rgb if block is None or not refine else block(rgb)
 
