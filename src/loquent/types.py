@@ -300,8 +300,9 @@ class Controls:
 
 
 def _is_within(value: object, low: float, high: float, *, whole: bool) -> bool:
-    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-    return is_number and low <= float(value) <= high
+    if isinstance(value, bool) or not isinstance(value, Real) or (whole and not isinstance(value, Integral)):
+        return False
+    return low <= float(value) <= high
 
 
 @dataclass(frozen=True, eq=False)

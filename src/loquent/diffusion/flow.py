@@ -76,9 +76,7 @@ def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
 
 
 @torch.no_grad()
-def euler(
-    velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: Tensor, reuse_below: float = 0.0
-) -> Tensor:
+def euler(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: Tensor, reuse_below: float = 0.0) -> Tensor:
     """Carries `x` from times[0] to times[-1]; `velocity` takes x (B, ...) and sigma (B,).
 
     Steps narrower than `reuse_below` take the velocity of the step before them.

@@ -13,7 +13,7 @@ from torch import nn
 
 from loquent.diffusion.gaussian import Schedule
 from loquent.diffusion.stochastic import cosine_betas
-from loquent.models.moditalker.atom import AtomDenoiser
+from loquent.models.moditalker.atom import AtomDenoiser, DecoderLayer
 from loquent.models.moditalker.config import AtomConfig, get_atom_preset
 from loquent.models.moditalker.face_fit import ExpressionPrior
 from loquent.models.moditalker.generate import save_atom
@@ -81,14 +81,16 @@ def lip_gaps(vectors: Tensor) -> Tensor:
 def begin_local(network: AtomDenoiser) -> None:
     """Lets attention begin with the frames near by; learning which frame of speech is meant takes long otherwise.
 
-    The first prediction is no motion at all. Positions are turned into queries and keys before their projection, so a part that all vectors share is turned to
-    where the frame is: norms begin with such a part, and queries and keys with one projection.
+    The first prediction is no motion at all. Positions are turned into queries and keys before their projection, so a
+    part that all vectors share is turned to where the frame is: norms begin with such a part, and queries and keys with
+    one projection.
     """
     dim = network.config.hidden_dim
     turns = 10_000.0 ** -(torch.arange(0, dim, 2) / dim)
     shared = torch.zeros(dim)
     shared[::2] = _POSITION * (turns > _SHARPEST)
     for layer in network.layers:
+        assert isinstance(layer, DecoderLayer)
         for norm in (layer.norm1, layer.norm2):
             norm.bias.copy_(shared)
         for attention in (layer.self_attention, layer.cross_attention):

@@ -43,7 +43,9 @@ class ExpressionPrior:
         """Measured on weights (T, K); `floor` is the least standard deviation."""
         expression = np.asarray(expression, np.float64)
         covariance = np.cov(expression.T) + floor**2 * np.eye(expression.shape[1])
-        return ExpressionPrior(np.asarray(expression.mean(0), np.float64), np.linalg.inv(covariance))
+        return ExpressionPrior(
+            np.asarray(expression.mean(0), np.float64), np.asarray(np.linalg.inv(covariance), np.float64)
+        )
 
     @staticmethod
     def broad() -> ExpressionPrior:
