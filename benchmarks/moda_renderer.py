@@ -1,6 +1,6 @@
 """Time and agreement of the warping renderer's networks with a plain transcription of the specification.
 
-    python benchmarks/moda_renderer.py --key-lists tests/parity/moda --size 16
+    python benchmarks/moda_renderer.py --key-lists tests/parity/moda
 
 Weights are random, in the released names and shapes. Sizes below 64 give smaller maps at the published widths.
 Times are of one thread's own work (CPU time), the best of the repetitions, so that other programs disturb less.
@@ -88,7 +88,7 @@ def compare(name: str, plain: Callable[[], Tensor], ours: Callable[[], Tensor], 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--key-lists", type=Path, required=True, help="folder of the released names and shapes")
-    parser.add_argument("--size", type=int, default=16, help="rows and columns of the feature volume; published: 64")
+    parser.add_argument("--size", type=int, default=64, help="rows and columns of the feature volume; below 32 is too small for the networks")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
