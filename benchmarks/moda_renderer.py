@@ -88,7 +88,12 @@ def compare(name: str, plain: Callable[[], Tensor], ours: Callable[[], Tensor], 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--key-lists", type=Path, required=True, help="folder of the released names and shapes")
-    parser.add_argument("--size", type=int, default=64, help="rows and columns of the feature volume; below 32 is too small for the networks")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=64,
+        help="rows and columns of the feature volume; below 32 is too small for the networks",
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
