@@ -12,7 +12,7 @@ from loquent.driving import DriveSettings, DrivingVideo
 from loquent.errors import ControlsError, WeightsError
 from loquent.face.following import FollowedFace
 from loquent.media import VideoWriter
-from loquent.models.moda import ModaConfig, MotionFlowGenerator, MotionTransformer
+from loquent.models.moda import MotionFlowGenerator, MotionTransformer
 from loquent.models.moda.codes import EYE_OPENING, scale_parts
 from loquent.models.moda.keypoints import LIPS
 from loquent.models.moda.motion_space import POSE, motion_vectors
@@ -22,23 +22,9 @@ from loquent.models.moda.renderer import TINY
 from loquent.models.moda.renderer.networks import RendererNetworks
 from loquent.motion.control_track import ControlTrack
 from loquent.pipeline import average_portrait
-from loquent.speech.hubert import Hubert, HubertConfig, speech_feature_spans, speech_features
+from loquent.speech.hubert import Hubert, speech_feature_spans, speech_features
 from loquent.types import Controls, Speech
-
-SPEECH = HubertConfig(
-    dim=16, num_layers=2, num_heads=2, feed_forward_dim=16, conv_dims=(8,) * 7, position_kernel=8, position_groups=2
-)
-GENERATOR = ModaConfig(
-    audio_layers=2,
-    audio_dim=16,
-    hidden_dim=16,
-    num_heads=2,
-    four_stream_blocks=1,
-    double_stream_blocks=1,
-    single_stream_blocks=1,
-    num_frames=20,
-    overlap=4,
-)
+from tiny_moda import GENERATOR, SPEECH
 
 
 @pytest.fixture(scope="module")

@@ -14,28 +14,15 @@ from loquent.errors import ControlsError, WeightsError
 from loquent.evaluation.fixtures import read_fixture
 from loquent.evaluation.released_layout import write_release
 from loquent.fetch import find, prepare
-from loquent.models.moda import ModaConfig, MotionFlowGenerator, MotionTransformer, released
+from loquent.models.moda import MotionFlowGenerator, MotionTransformer, released
 from loquent.models.moda.released import read_checkpoint
 from loquent.models.moda.renderer import TINY
 from loquent.models.moda.renderer.networks import RendererNetworks
 from loquent.pipeline import average_portrait
-from loquent.speech.hubert import Hubert, HubertConfig
+from loquent.speech.hubert import Hubert
+from tiny_moda import GENERATOR, SPEECH
 
 RECORDED = Path(__file__).parent / "parity" / "moda"
-SPEECH = HubertConfig(
-    dim=16, num_layers=2, num_heads=2, feed_forward_dim=16, conv_dims=(8,) * 7, position_kernel=8, position_groups=2
-)
-GENERATOR = ModaConfig(
-    audio_layers=2,
-    audio_dim=16,
-    hidden_dim=16,
-    num_heads=2,
-    four_stream_blocks=1,
-    double_stream_blocks=1,
-    single_stream_blocks=1,
-    num_frames=20,
-    overlap=4,
-)
 SOUND = (0.1 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32), 16_000)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loquent.errors import ControlsError
+from loquent.motion._json import read_document
 from loquent.motion.control_track import (
     COLUMNS,
     LABELS,
@@ -94,17 +95,9 @@ def _to_json(track: ControlTrack) -> str:
 
 
 def _from_json(text: str, name: str) -> list[ControlRow]:
-    try:
-        document = json.loads(text)
-    except (json.JSONDecodeError, RecursionError, ValueError) as error:
-        where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise ControlsError(f"{name}: is not JSON ({where})") from error
-    if not isinstance(document, dict) or document.get("format") != JSON_FORMAT:
-        raise ControlsError(f"{name}: is JSON, but no control track; wanted an object with format {JSON_FORMAT!r}")
-    if document.get("version") != JSON_VERSION:
-        raise ControlsError(
-            f"{name}: version {document.get('version')!r} is not known; this program reads {JSON_VERSION}"
-        )
+    document = read_document(
+        text, name, what="control track", wanted_format=JSON_FORMAT, version=JSON_VERSION, error=ControlsError
+    )
     listed = document.get("rows")
     if not isinstance(listed, list):
         raise ControlsError(f'{name}: rows is no list; wanted one object a row, such as {{"time_s": 0}}')

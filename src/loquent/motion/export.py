@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loquent.errors import MotionError
+from loquent.motion._json import read_document
 from loquent.types import ARKIT_INDEX, ARKIT_NAMES, MOTION_RATE_HZ, Motion
 
 if TYPE_CHECKING:
@@ -162,17 +163,9 @@ def _to_json(motion: Motion) -> str:
 
 
 def _from_json(text: str, name: str) -> Motion:
-    try:
-        document = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-        raise MotionError(f"{name}: is not JSON ({where})") from error
-    if not isinstance(document, dict) or document.get("format") != JSON_FORMAT:
-        raise MotionError(f"{name}: is JSON, but no motion; wanted an object with format {JSON_FORMAT!r}")
-    if document.get("version") != JSON_VERSION:
-        raise MotionError(
-            f"{name}: version {document.get('version')!r} is not known; this program reads {JSON_VERSION}"
-        )
+    document = read_document(
+        text, name, what="motion", wanted_format=JSON_FORMAT, version=JSON_VERSION, error=MotionError
+    )
     fps = document.get("fps")
     if isinstance(fps, bool) or not isinstance(fps, int | float) or not math.isfinite(fps) or not 1 <= fps <= 1000:
         raise MotionError(f"{name}: fps is {fps!r}; wanted a number from 1 to 1000")
