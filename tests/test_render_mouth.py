@@ -84,11 +84,11 @@ def smiling():
 
 def test_upper_teeth_stay_and_lower_teeth_follow_the_jaw(closed):
     mouth, _, _ = closed
-    skull = mouth._skull.at_rest()
-    edge = np.array(geometry.LOWER_EDGE_MM)
-    heights = [mouth._skull.jaw_view(skull, _weights(jawOpen=value)).project(edge)[1] for value in (0, 0.3, 0.6)]
-    assert np.all(np.diff(heights) > 3 * skull.px_per_mm)
-    assert mouth._skull.view(STILL, STILL).project(STILL) == pytest.approx(skull.project(STILL))
+    views = [mouth._place.views(_weights(jawOpen=value), STILL, STILL) for value in (0, 0.3, 0.6)]
+    heights = [jaw.project(np.array(geometry.LOWER_EDGE_MM))[1] for _, jaw in views]
+    assert np.all(np.diff(heights) > 3 * views[0][0].px_per_mm)
+    for skull, _ in views:
+        assert skull.project(STILL) == pytest.approx(views[0][0].project(STILL))
 
 
 def test_open_mouth_shows_bright_teeth_above_and_darkness_behind(closed):

@@ -124,6 +124,59 @@ class _Window:
         return cv2.warpAffine(near, place, self.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
+@dataclass(frozen=True, eq=False)
+class MouthPlace:
+    """Where the teeth of one person are: those of the upper jaw in the skull, those of the lower on the jaw."""
+
+    teeth: geometry.Dentition
+    look: mouth_photo.Appearance
+    shown: mouth_photo.ShownTeeth | None  # upper teeth that the photo shows, in pixels of `window`
+    bend_px: NDArray[np.float32]  # (W,), of the window: how far down the shown teeth end from where `teeth` would
+    window: _Window
+    crop: NDArray[np.uint8]  # what the photo shows in the window, (H, W, 3)
+    ring: NDArray[np.float64]  # inner lips of the photo, pixels of the window
+    _skull: _Skull
+    _jaw_skull: _Skull
+
+    @staticmethod
+    def of(
+        pixels: NDArray[np.uint8], shape: FaceShape, inner_lips_px: NDArray, *, seed: int | None = None
+    ) -> MouthPlace:
+        """Arguments as for `MouthInterior`."""
+        skull = _Skull.of(shape)
+        look = mouth_photo.measure(pixels, shape.landmarks(shape.rest_expression[None])[0])
+        teeth = geometry.Dentition.varied(zlib.crc32(shape.neutral.round(3).tobytes()) if seed is None else seed)
+        window = _Window.round(skull.at_rest(), np.array([0.0, -5.0, 5.0]))
+        crop, ring = window.cut(pixels), window.points(inner_lips_px)
+        home = window.view(skull.at_rest())
+        edge = mouth_paint.edge_rows(teeth, home, window.size[0])
+        shown = mouth_photo.find_teeth(crop, ring, home.px_per_mm, look.lip, edge)
+        bend = np.zeros_like(edge)
+        jaw_skull = skull.with_lower_teeth_at_lip()
+        if shown is not None:
+            look = mouth_photo.with_tooth_colour(look, shown.colour)
+            middle = int(np.clip(window.points(skull.at_rest().origin_px)[0], 0, window.size[0] - 1))
+            down = float(shown.edge_px[middle] - edge[middle])
+            skull = skull.lowered(down / home.px_per_mm)
+            bend = shown.edge_px - edge - down
+        return MouthPlace(teeth, look, shown, bend, window, crop, ring, skull, jaw_skull)
+
+    @property
+    def home(self) -> View:
+        """The upper jaw as the photo shows it, in the window's pixels."""
+        return self.window.view(self._skull.at_rest())
+
+    def wall(self, jaw: geometry.Jaw) -> Wall:
+        """The surface on which the teeth of a jaw stand."""
+        return Wall(self.teeth.wall(jaw))
+
+    def views(self, expression: NDArray, rotation: NDArray, translation: NDArray) -> tuple[View, View]:
+        """Upper and lower jaw in photo pixels; arguments as for `MouthInterior.draw`."""
+        turn, move = np.asarray(rotation, np.float64), np.asarray(translation, np.float64)
+        jaw = self._jaw_skull.jaw_view(self._jaw_skull.view(turn, move), expression)
+        return self._skull.view(turn, move), jaw
+
+
 class MouthInterior:
     """Draws what is seen between the lips of one person."""
 
@@ -143,55 +196,35 @@ class MouthInterior:
             inner_lips_px: (N, 2) ring of the inner lip border in the photo.
             seed: chooses the person's teeth where the photo does not show them; None takes it from the face's shape.
         """
-        self._skull = _Skull.of(shape)
-        self._jaw_skull = self._skull.with_lower_teeth_at_lip()
-        self._look = mouth_photo.measure(pixels, shape.landmarks(shape.rest_expression[None])[0])
-        self._teeth = geometry.Dentition.varied(zlib.crc32(shape.neutral.round(3).tobytes()) if seed is None else seed)
-        window = _Window.round(self._skull.at_rest(), np.array([0.0, -5.0, 5.0]))
-        crop, ring = window.cut(pixels), window.points(inner_lips_px)
-        home = window.view(self._skull.at_rest())
-        edge = mouth_paint.edge_rows(self._teeth, home, window.size[0])
-        shown = mouth_photo.find_teeth(crop, ring, home.px_per_mm, self._look.lip, edge)
-        if shown is not None:
-            self._look = mouth_photo.with_tooth_colour(self._look, shown.colour)
+        place = MouthPlace.of(pixels, shape, inner_lips_px, seed=seed)
+        self._place, self._look, self._teeth = place, place.look, place.teeth
         self._shadow = 1.0  # how strongly the lips shade the front teeth, as a power of the light
-        self._upper = self._upper_layer(window, crop, ring, edge, shown)
+        self._upper = self._upper_layer(place)
         self._lower, self._tongue = self._lower_layers(shape)
 
-    def _upper_layer(
-        self,
-        window: _Window,
-        crop: NDArray[np.uint8],
-        ring: NDArray,
-        edge: NDArray,
-        shown: mouth_photo.ShownTeeth | None,
-    ) -> Layer:
-        wall = Wall(self._teeth.wall("upper"))
-        painter = mouth_paint.Painter(self._look, self._teeth, window.detail)
+    def _upper_layer(self, place: MouthPlace) -> Layer:
+        wall, window, home, shown = place.wall("upper"), place.window, place.home, place.shown
+        painted = mouth_paint.Painter(self._look, self._teeth, window.detail).jaw("upper", home, window.size)
         if shown is None:
-            home = window.view(self._skull.at_rest())
-            return Layer(painter.jaw("upper", home, window.size), wall, home)
-        per_mm = self._skull.at_rest().px_per_mm * window.detail
-        middle = int(np.clip(window.points(self._skull.at_rest().origin_px)[0], 0, window.size[0] - 1))
-        down = float(shown.edge_px[middle] - edge[middle])
-        self._skull = self._skull.lowered(down / per_mm)
-        home = window.view(self._skull.at_rest())
-        painted = mouth_paint.bend_columns(painter.jaw("upper", home, window.size), shown.edge_px - edge - down)
-        light = front_light(ring, window.size, per_mm)
-        self._shadow = mouth_paint.shadow_strength(crop, shown.upper, light)
+            return Layer(painted, wall, home)
+        painted = mouth_paint.bend_columns(painted, place.bend_px)
+        light = front_light(place.ring, window.size, home.px_per_mm)
+        self._shadow = mouth_paint.shadow_strength(place.crop, shown.upper, light)
         light **= self._shadow
-        return Layer(mouth_paint.lay_photo(painted, crop, shown.upper, shown.ended, light, per_mm), wall, home)
+        laid = mouth_paint.lay_photo(painted, place.crop, shown.upper, shown.ended, light, home.px_per_mm)
+        return Layer(laid, wall, home)
 
     def _lower_layers(self, shape: FaceShape) -> tuple[Layer, Layer]:
         """Lower teeth and tongue, drawn with the jaw ajar."""
         expression = shape.rest_expression.astype(np.float64)
         expression[ARKIT_INDEX["jawOpen"]] = JAW_AT_HOME
-        jaw = self._jaw_skull.jaw_view(self._jaw_skull.at_rest(), expression)
+        still = np.zeros(3)
+        jaw = self._place.views(expression, still, still)[1]
         window = _Window.round(jaw, np.array([0.0, 4.0, 5.0]))
         home = window.view(jaw)
         painter = mouth_paint.Painter(self._look, self._teeth, window.detail)
         teeth, tongue = painter.jaw("lower", home, window.size), painter.tongue(home, window.size)
-        return Layer(teeth, Wall(self._teeth.wall("lower")), home), Layer(tongue, Wall(geometry.tongue_wall()), home)
+        return Layer(teeth, self._place.wall("lower"), home), Layer(tongue, Wall(geometry.tongue_wall()), home)
 
     def draw(
         self,
@@ -219,9 +252,7 @@ class MouthInterior:
         high = np.minimum(np.ceil(inner_lips_px.max(axis=0)).astype(int) + 3, (x1, y1))
         if (high - low).min() < 2:
             return patch
-        turn, move = np.asarray(rotation, np.float64), np.asarray(translation, np.float64)
-        skull = self._skull.view(turn, move)
-        jaw = self._jaw_skull.jaw_view(self._jaw_skull.view(turn, move), expression)
+        skull, jaw = self._place.views(expression, rotation, translation)
         shrink = min(1.0, MAX_PX_PER_MM / skull.px_per_mm)
         skull, jaw = (view.in_pixels(shrink, low * shrink) for view in (skull, jaw))
         ring = (inner_lips_px - low + 0.5) * shrink - 0.5
