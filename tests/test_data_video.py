@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from loquent.data import video
+from loquent.data.people import is_test
 from loquent.data.shards import Corpus, CorpusError, ShardWriter, Utterance
 from loquent.data.video_shards import VideoCorpus, VideoWindows, change_light, mirror_pictures
 from loquent.face.analyze import analyze
 from loquent.media.image import read_image
-from loquent.training.face_data import is_test
 from loquent.types import ARKIT_INDEX
 
 EXAMPLES = Path(__file__).parents[1] / "src/loquent/examples"

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 
+from loquent.data.people import is_test
 from loquent.face import detector as detector_module
 from loquent.face import landmarker as landmarker_module
 from loquent.face.crop import Square
 from loquent.face.topology import CHIN, LIPS_INNER_LOWER, LIPS_INNER_UPPER, LOWER_LIP_ROWS
 from loquent.motion.face_model import face_tables
 from loquent.training import face_detector, face_landmarker
-from loquent.training.face_data import FaceMaker, fit_similarity, is_test, mirror, upright_shape
+from loquent.training.face_data import FaceMaker, fit_similarity, mirror, upright_shape
 from loquent.training.face_negatives import without_face
 from loquent.training.face_photometric import cover, degrade, put_on_glasses
 from loquent.training.face_warps import FaceWarper, Sample, fill_mouth, random_expression, rotate_head

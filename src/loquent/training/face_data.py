@@ -10,7 +10,6 @@ would say of that picture; faces on which the teacher and the known warp disagre
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from loquent.data.people import is_test, read_rgb
 from loquent.face import mediapipe_backend
 from loquent.face.crop import eye_roll, mirror_landmarks, square_around
 from loquent.face.topology import NUM_LANDMARKS
@@ -32,11 +32,6 @@ logger = logging.getLogger(__name__)
 CACHE_SIZE = 240  # side of cached crops, pixels
 CACHE_MARGIN = 1.9  # side of cached crops in units of the landmarks' box
 MAX_DISAGREEMENT = 0.12  # mean distance of teacher and known warp, interocular distances
-
-
-def is_test(identity: str) -> bool:
-    """True for the tenth of the portraits that is never trained on."""
-    return hashlib.sha1(identity.encode()).hexdigest()[-1] in "01"
 
 
 def load_portraits(folder: Path, labels: Path, test: bool = False) -> list[Sample]:
@@ -53,11 +48,6 @@ def load_portraits(folder: Path, labels: Path, test: bool = False) -> list[Sampl
         if is_test(str(identity)) == test:
             samples.append(Sample(read_rgb(folder / f"{identity}.jpg"), landmarks.astype(np.float32)))
     return samples
-
-
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """A picture file as RGB (H, W, 3)."""
-    return np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB), np.uint8)
 
 
 def label_portraits(folder: Path, model: Path, labels: Path) -> None:
