@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import dataclass, fields, replace
-from functools import partial
-from multiprocessing import get_context
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from loquent.data.movement import KNOT_FRAMES, free_motion, photo_motion, spoken_frame
+from loquent.data.people import before_another_background, enlarge
 from loquent.data.shards import Corpus
-from loquent.data.video import People, enlarge, free_motion
-from loquent.errors import LoquentError
+from loquent.data.studio import Camera, Studio, people_arguments, read_arguments
 from loquent.face.crop import HEAD_MARGIN
 from loquent.face.topology import (
     LEFT_EYE_LOWER,
@@ -33,14 +32,12 @@ from loquent.face.topology import (
     RIGHT_EYE_LOWER,
     RIGHT_EYE_UPPER,
 )
-from loquent.render.matte import split_layers
-from loquent.render.mesh import MeshRenderer
 from loquent.types import ARKIT_INDEX, MOTION_DIM, Motion
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from loquent.data.video import Sitter
+    from loquent.data.people import Sitter
     from loquent.types import Portrait
 
 logger = logging.getLogger(__name__)
@@ -56,7 +53,6 @@ UNSURE, STILL, MOVED, MOUTH, SLIDING = range(5)
 _OPAQUE, _CLEAR = 250, 3  # share of the person, of 255, from which a pixel counts as theirs, or as background
 _BACKGROUND_SHARE = 0.35  # of the people stand before another background
 _BLINK_SHARE = 0.25  # of the free frames, besides those that blink anyway
-_KNOT_FRAMES = 8  # a goal of `free_motion`
 # Upper and lower outline, what is within, and how much larger it is taken.
 _OPENINGS = (
     (LIPS_OUTER_UPPER, LIPS_OUTER_LOWER, SLIDING, 1.5),
@@ -92,46 +88,24 @@ def draw_person(sitter: Sitter, corpus: Corpus, rng: np.random.Generator) -> Dra
     portrait = enlarge(sitter, SIZE_PX, HEAD_MARGIN * float(np.exp(rng.normal(0, 0.04))))
     if rng.random() < _BACKGROUND_SHARE:
         portrait = before_another_background(portrait, rng)
-    renderer = MeshRenderer(portrait)
+    camera = Camera(portrait, SIZE_PX)
     motion = _choose_motion(portrait, corpus, rng)
-    landmarks = renderer.shape.landmarks(motion.expression, motion.rotation, motion.translation, motion.gaze)[..., :2]
-    first = (renderer.size_px[0] - SIZE_PX) // 2
-    rows = slice(first, first + SIZE_PX)
-    frames = np.stack([frame[rows, rows] for frame in renderer.render(motion)])
-    landmarks = (landmarks - first).astype(np.float32)
+    landmarks = camera.landmarks(motion)[..., :2]
     flow, kinds = [], []
-    for (places, share), points in zip(renderer.shown(motion), landmarks, strict=True):
-        flow.append(_flow(places[rows, rows] - first))
-        kinds.append(_kinds(share[rows, rows], points))
+    for (places, share), points in zip(camera.origins(motion), landmarks, strict=True):
+        flow.append(_flow(places))
+        kinds.append(_kinds(share, points))
+    frames = np.stack(list(camera.frames(motion)))
     return DrawnPeople(frames, np.stack(flow), np.stack(kinds), landmarks, motion.to_vector())
-
-
-def before_another_background(portrait: Portrait, rng: np.random.Generator) -> Portrait:
-    """The person before plain colour, a gradient or soft patches; the same portrait where no cut is found."""
-    pixels = portrait.photo.pixels
-    layers = split_layers(pixels, portrait.face.landmarks)
-    if not layers.reliable:
-        return portrait
-    side = int(rng.choice([1, 2, 3, 12]))
-    patches = rng.uniform(0, 255, (side, side, 3)).astype(np.float32)
-    background = cv2.resize(patches, pixels.shape[1::-1], interpolation=cv2.INTER_CUBIC)
-    alpha = layers.person[..., 3:].astype(np.float32) / 255
-    mixed = layers.person[..., :3] + (1 - alpha) * background
-    return replace(portrait, photo=replace(portrait.photo, pixels=np.clip(mixed + 0.5, 0, 255).astype(np.uint8)))
 
 
 def _choose_motion(portrait: Portrait, corpus: Corpus, rng: np.random.Generator) -> Motion:
     """The photo, goals of free motion, and frames of speech."""
-    free = free_motion(portrait, corpus, FREE_FRAMES * _KNOT_FRAMES, rng).to_vector()[::_KNOT_FRAMES]
+    free = free_motion(portrait, corpus, FREE_FRAMES * KNOT_FRAMES, rng).to_vector()[::KNOT_FRAMES]
     for row in free[rng.random(len(free)) < _BLINK_SHARE]:
         row[[ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]] = rng.uniform(0.5, 1)
-    spoken = []
-    for _ in range(SPEECH_FRAMES):
-        number = int(rng.integers(len(corpus)))
-        frame = int(rng.integers(corpus.num_frames(number)))
-        spoken.append(corpus.read(number, frame, frame + 1).motion[0])
-    still = replace(Motion.neutral(1), expression=portrait.rest_expression[None]).to_vector()
-    return Motion.from_vector(np.vstack([still, free, spoken]))
+    spoken = [spoken_frame(corpus, rng) for _ in range(SPEECH_FRAMES)]
+    return Motion.from_vector(np.vstack([photo_motion(portrait).to_vector(), free, spoken]))
 
 
 def _flow(places: NDArray[np.float32]) -> NDArray[np.int16]:
@@ -157,14 +131,6 @@ def add_openings(kinds: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> N
         middle = outline.mean(0)
         outline = middle + growth * (outline - middle)
         cv2.fillPoly(kinds, [np.round(outline * 16).astype(np.int32)], kind, shift=4)
-
-
-def _make(number: int, people: People, corpus: Path, seed: int) -> DrawnPeople | None:
-    try:
-        return draw_person(people[number], Corpus(corpus), np.random.default_rng((seed, number)))
-    except LoquentError as error:
-        logger.warning("person %d is left out: %s", number, error)
-        return None
 
 
 def write_file(people: list[DrawnPeople], folder: Path) -> None:
@@ -201,29 +167,18 @@ def write_sliding_pictures(folder: Path, people: int = 3, frames: int = 6) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("portraits", type=Path, help="folder of ID.jpg, one face each")
-    parser.add_argument("labels", type=Path, help="npz with ids and landmarks (N, 478, 3) in pixels")
-    parser.add_argument("corpus", type=Path, help="folder made by loquent.data.corpus")
+    people_arguments(parser)
     parser.add_argument("cache", type=Path)
-    parser.add_argument("--split", choices=("train", "test"), default="train")
-    parser.add_argument("--new-people", type=int, default=0, help="people blended of two portraits")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1)
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    people = People(
-        arguments.portraits, arguments.labels, arguments.split == "test", arguments.new_people, arguments.seed
-    )
-    make = partial(_make, people=people, corpus=arguments.corpus, seed=arguments.seed)
+    arguments, people = read_arguments(parser)
+    studio = Studio(people, Corpus(arguments.corpus), draw_person, arguments.seed)
     order = np.random.default_rng(arguments.seed).permutation(len(people)).tolist()
     pending: list[DrawnPeople] = []
-    with get_context("fork").Pool(arguments.workers, cv2.setNumThreads, (1,)) as pool:
-        for number, drawn in enumerate(pool.imap(make, order), start=1):
-            pending += [] if drawn is None else [drawn]
-            if len(pending) == PEOPLE_PER_FILE or (number == len(people) and pending):
-                write_file(pending, arguments.cache / f"{arguments.split}-{arguments.seed}-{number:05d}")
-                logger.info("%d of %d people", number, len(people))
-                pending = []
+    for number, drawn in enumerate(studio.everyone(arguments.workers, order), start=1):
+        pending += [] if drawn is None else [drawn]
+        if len(pending) == PEOPLE_PER_FILE or (number == len(people) and pending):
+            write_file(pending, arguments.cache / f"{arguments.split}-{arguments.seed}-{number:05d}")
+            logger.info("%d of %d people", number, len(people))
+            pending = []
 
 
 if __name__ == "__main__":
