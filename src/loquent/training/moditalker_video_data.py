@@ -2,7 +2,7 @@
 
     python -m loquent.training.moditalker_video_data PORTRAITS LABELS.npz SPEECH_CORPUS --out DIR
 
-The mesh renderer draws people of the video corpus (`data.video`) as they speak and as they move at will; eyes look
+The mesh renderer draws the people of `data.people` as they speak and as they move at will; eyes look
 where the photo's look, since the 68 landmarks do not tell of gaze.
 
 Shape letters: N windows, T frames of a window, S side in which pictures are kept, R picture side of the network.
@@ -21,24 +21,21 @@ import cv2
 import numpy as np
 import torch
 
+from loquent.data.movement import free_motion, spoken_motion
+from loquent.data.people import enlarge
 from loquent.data.shards import Corpus
-from loquent.data.video import People, enlarge, free_motion
-from loquent.errors import LoquentError
+from loquent.data.studio import Studio, people_arguments, read_arguments
 from loquent.face.crop import HEAD_MARGIN
 from loquent.models.moditalker import landmarks as space
 from loquent.models.moditalker.moved_photo import GUIDE_CHANNELS, MovedPhoto, crop_guide, cut_crop, to_crop
 from loquent.models.moditalker.pictures import dots_to_clip, draw_dots, hide_lower_face, to_clip
-from loquent.motion.controls import apply_controls
 from loquent.render.mesh import MeshRenderer
-from loquent.types import Controls, Motion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from loquent.data.video import Sitter
+    from loquent.data.people import People, Sitter
     from loquent.models.moditalker.config import AutoencoderConfig
 
 logger = logging.getLogger(__name__)
@@ -66,44 +63,32 @@ class StoredWindow:
         return StoredWindow(frames, guide, points, portrait)
 
 
-def make_windows(sitter: Sitter, corpus: Corpus, rng: np.random.Generator) -> Iterator[StoredWindow]:
-    """Windows of one person, speaking and moving at will."""
+def make_windows(sitter: Sitter, corpus: Corpus, rng: np.random.Generator) -> list[StoredWindow]:
+    """Windows of one person, speaking and moving at will.
+
+    Raises:
+        LoquentError: the face cannot be drawn.
+    """
     portrait = enlarge(sitter, 256, HEAD_MARGIN)
     renderer = MeshRenderer(portrait)
     photo = MovedPhoto(portrait.photo.pixels, portrait.face.landmarks)
     crop_to_photo = photo.crop_to_photo(STORED_PX)
     still = cut_crop(photo.pixels, crop_to_photo, STORED_PX)
+    windows = []
     for index in range(_SPEECH_WINDOWS + _FREE_WINDOWS):
         if index < _SPEECH_WINDOWS:
-            motion = _speech_motion(corpus, portrait.rest_expression, rng)
+            motion = spoken_motion(portrait, corpus, NUM_FRAMES, rng).motion
         else:
             motion = free_motion(portrait, corpus, NUM_FRAMES, rng)
         motion.gaze[:] = 0
         canonical = space.canonical_of_expression(photo.shape, motion.expression)
         moved = photo.draw(canonical, motion.rotation, motion.translation)
         points = photo.landmarks_px(canonical, motion.rotation, motion.translation)
-        yield StoredWindow(
-            frames=np.stack([cut_crop(frame, crop_to_photo, STORED_PX) for frame in renderer.render(motion)]),
-            guide=np.stack([crop_guide(layers, photo.face_box, crop_to_photo, STORED_PX) for layers in moved]),
-            landmarks=to_crop(points, crop_to_photo) / np.float32(STORED_PX),
-            portrait=still,
-        )
-
-
-def _speech_motion(corpus: Corpus, rest_expression: NDArray, rng: np.random.Generator) -> Motion:
-    while True:
-        number = int(rng.integers(len(corpus)))
-        spare = corpus.num_frames(number) - NUM_FRAMES
-        if spare >= 0:
-            break
-    first = int(rng.integers(spare + 1))
-    motion = Motion.from_vector(corpus.read(number, first, first + NUM_FRAMES).motion)
-    controls = Controls(
-        keep_expression=float(rng.uniform(0, 0.8)),
-        head=float(rng.uniform(0.7, 1.6)),
-        lips=float(rng.uniform(0.9, 1.3)),
-    )
-    return next(apply_controls([motion], controls, rest_expression))
+        frames = [cut_crop(frame, crop_to_photo, STORED_PX) for frame in renderer.render(motion)]
+        guide = [crop_guide(layers, photo.face_box, crop_to_photo, STORED_PX) for layers in moved]
+        landmarks = to_crop(points, crop_to_photo) / np.float32(STORED_PX)
+        windows.append(StoredWindow(np.stack(frames), np.stack(guide), landmarks, still))
+    return windows
 
 
 _ARRAYS = {
@@ -197,45 +182,30 @@ def write_windows(out: Path, windows: list[StoredWindow]) -> None:
     (out / "count").write_text(str(len(windows)))
 
 
-def build(people: People, corpus: Corpus, out: Path, seed: int) -> None:
+def build(people: People, corpus: Corpus, out: Path, seed: int, workers: int = 1) -> None:
     """Writes the windows of all people, in the order in which they come."""
     out.mkdir(parents=True, exist_ok=True)
     room = len(people) * (_SPEECH_WINDOWS + _FREE_WINDOWS)
     arrays = {name: _open(out, name, room, "w+") for name in _ARRAYS}
     (out / "room.json").write_text(str(room))
     count = 0
-    for number in range(len(people)):
-        try:
-            windows = list(make_windows(people[number], corpus, np.random.default_rng((seed, number))))
-        except LoquentError as error:
-            logger.warning("person %d is left out: %s", number, error)
-            continue
-        for window in windows:
+    for number, windows in enumerate(Studio(people, corpus, make_windows, seed).everyone(workers), start=1):
+        for window in windows or []:
             for name, array in arrays.items():
                 array[count] = getattr(window, name)
             count += 1
         (out / "count.part").write_text(str(count))
         (out / "count.part").rename(out / "count")
-        if (number + 1) % 50 == 0:
-            logger.info("%d of %d people, %d windows", number + 1, len(people), count)
+        if number % 50 == 0:
+            logger.info("%d of %d people, %d windows", number, len(people), count)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("portraits", type=Path, help="folder of ID.jpg, one face each")
-    parser.add_argument("labels", type=Path, help="npz with ids and landmarks (N, 478, 3) in pixels")
-    parser.add_argument("corpus", type=Path, help="folder made by loquent.data.corpus")
+    people_arguments(parser)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--split", choices=("train", "test"), default="train")
-    parser.add_argument("--new-people", type=int, default=0, help="people blended of two portraits")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    cv2.setNumThreads(1)
-    people = People(
-        arguments.portraits, arguments.labels, arguments.split == "test", arguments.new_people, arguments.seed
-    )
-    build(people, Corpus(arguments.corpus), arguments.out, arguments.seed)
+    arguments, people = read_arguments(parser)
+    build(people, Corpus(arguments.corpus), arguments.out, arguments.seed, arguments.workers)
 
 
 if __name__ == "__main__":
