@@ -1,43 +1,18 @@
 """The video corpus: labels that belong to the pixels, sound that belongs to the motion, people kept apart."""
 
-from pathlib import Path
-
-import cv2
 import numpy as np
 import pytest
 import torch
 
 from loquent.data import video
 from loquent.data.people import is_test
-from loquent.data.shards import Corpus, CorpusError, ShardWriter, Utterance
+from loquent.data.shards import Corpus, CorpusError
 from loquent.data.video_shards import VideoCorpus, VideoWindows, change_light, mirror_pictures
-from loquent.face.analyze import analyze
-from loquent.media.image import read_image
 from loquent.types import ARKIT_INDEX
+from tiny_people import write_material
 
-EXAMPLES = Path(__file__).parents[1] / "src/loquent/examples"
 SIZE = 96
 TRAIN, TEST = "A1", "A7"  # names on both sides of the split
-
-
-def _speech_corpus(folder: Path) -> Path:
-    rng = np.random.default_rng(0)
-    motion = np.zeros((90, 62), np.float32)
-    motion[:, ARKIT_INDEX["jawOpen"]] = 0.5 + 0.5 * np.sin(np.arange(90) / 3)
-    with ShardWriter(folder) as writer:
-        writer.add(
-            Utterance(
-                audio=rng.integers(-1000, 1000, 90 * 640).astype(np.int16),
-                motion=motion.astype(np.float16).astype(np.float32),
-                phones=np.zeros(360, np.uint8),
-                emotion_id=5,
-                intensity=0.0,
-                style=np.zeros(8, np.float32),
-                speaker="voice",
-                language="en",
-            )
-        )
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +20,9 @@ def built(tmp_path_factory):
     """A corpus of one portrait under a training and a test name, and one blended person."""
     root = tmp_path_factory.mktemp("video")
     names = (TRAIN, TEST, "A2")
-    photo = read_image(EXAMPLES / "portrait_a.jpg")
-    small = cv2.resize(photo.pixels, (192, 192), interpolation=cv2.INTER_AREA)
-    landmarks = analyze(photo).face.landmarks * (192 / photo.width_px)
-    for name in names:
-        cv2.imwrite(str(root / f"{name}.jpg"), small[..., ::-1])
-    np.savez(root / "labels.npz", ids=np.array(names), landmarks=np.stack([landmarks] * len(names)))
-    speech = _speech_corpus(root / "speech")
+    portraits, labels, speech = write_material(root, names)
     plan = video.ClipPlan(speech=1, free=1, size_px=SIZE)
-    people = video.People(root, root / "labels.npz", test=False, num_new=1, seed=0)
+    people = video.People(portraits, labels, test=False, num_new=1, seed=0)
     frames = list(video.build(people, speech, root / "out", plan))
     return root, VideoCorpus(root / "out"), frames
 
