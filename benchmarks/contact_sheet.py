@@ -55,7 +55,7 @@ def portrait_block(portrait: Portrait, motion: Motion, size: int | None, tile_px
     renderer = MeshRenderer(portrait, size=size)
     frames = list(renderer.render(motion))
     width, height = renderer.size_px
-    points = renderer.shape.landmarks(motion.expression, motion.rotation, motion.translation)[..., :2]
+    points = renderer.landmarks(motion)[..., :2]
     iod = renderer.shape.scale_px
     mouths, eyes = points[:, [61, 291]].mean(1) + np.array([0, 0.08 * iod]), points[:, [33, 263]].mean(1)
     rows = [

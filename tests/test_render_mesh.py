@@ -175,3 +175,20 @@ def test_turns_level_off_before_the_picture_folds(renderer: MeshRenderer):
     a, b, c = renderer.render(motion)
     assert _psnr(b, c) > 40
     assert _psnr(a, b) < _psnr(b, c)
+
+
+def test_landmarks_are_those_of_the_frames(renderer: MeshRenderer, portrait: Portrait):
+    """What is not drawn, of a turn or of wide eyes, is not told of either."""
+    motion = _rest(renderer, 3)
+    motion.rotation[1:, 1] = np.radians([15, 60])
+    motion.expression[2, [ARKIT_INDEX["eyeWideLeft"], ARKIT_INDEX["eyeWideRight"]]] = 1
+    points, asked = renderer.landmarks(motion), renderer.shape.landmarks(motion.expression, motion.rotation)
+    np.testing.assert_allclose(points[0], portrait.face.landmarks, atol=0.5)
+    np.testing.assert_allclose(points[1], asked[1], atol=1e-3)
+    nose, upper_lid, brow = 4, 159, 105
+    assert 0 < points[2, nose, 0] - points[1, nose, 0] < 0.5 * (asked[2, nose, 0] - asked[1, nose, 0])
+    lids = [np.subtract(*p[[upper_lid, brow], 1]) for p in (points[1], points[2], asked[2])]
+    assert lids[2] < lids[1] - 1
+    for where, (places, _) in zip(points[:2], renderer.shown(motion[:2]), strict=True):
+        x, y = where[nose, :2].round().astype(int)
+        np.testing.assert_allclose(places[y, x], portrait.face.landmarks[nose, :2], atol=2.5)

@@ -52,8 +52,7 @@ class Camera:
 
     def landmarks(self, motion: Motion, shift_px: NDArray | float = 0.0) -> NDArray[np.float32]:
         """(T, 478, 3) in frame pixels."""
-        points = self.renderer.shape.landmarks(motion.expression, motion.rotation, motion.translation, motion.gaze)
-        return (points - np.array([*self._corner(shift_px), 0], np.float32)).astype(np.float32)
+        return self.renderer.landmarks(motion) - np.array([*self._corner(shift_px), 0], np.float32)
 
     def origins(self, motion: Motion) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
         """For each frame where its pixels come from in the frame that shows the photo, (S, S, 2), x and y in pixels, and

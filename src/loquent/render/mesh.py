@@ -61,24 +61,34 @@ class MeshRenderer:
 
     def render(self, motion: Motion) -> Iterator[NDArray[np.uint8]]:
         """Yields one RGB frame (H, W, 3) for each row of `motion`. Keeps no state between calls."""
-        motion = _within_reach(motion)
+        motion = self._within_reach(motion)
         for start in range(0, len(motion), _BATCH):
             yield from self._render_batch(motion[slice(start, start + _BATCH)])
 
     def shown(self, motion: Motion) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
         """For each frame where the person's pixels come from, lips and eyes apart; see `Person.shown`."""
-        motion = _within_reach(motion)
-        expression = _limit_wide_eyes(motion.expression, self.shape.rest_expression)
-        shift = (self.shape.landmarks(expression, gaze=motion.gaze) - self._landmarks).astype(np.float32)
-        spread = self._person.field.spread(shift)
+        motion = self._within_reach(motion)
+        spread = self._person.field.spread(self._shift(motion))
         for frame, pose in enumerate(head_poses(self.shape, motion.rotation, motion.translation)):
             yield self._person.shown(spread[frame], pose)
 
+    def landmarks(self, motion: Motion) -> NDArray[np.float32]:
+        """Where the landmarks are in the frames of `render`, (T, 478, 3) in pixels."""
+        motion = self._within_reach(motion)
+        return self.shape.landmarks(motion.expression, motion.rotation, motion.translation, motion.gaze)
+
+    def _within_reach(self, motion: Motion) -> Motion:
+        """What of the motion is drawn: not more than the photo holds."""
+        expression = _limit_wide_eyes(motion.expression, self.shape.rest_expression)
+        return replace(motion, rotation=_limit_turns(motion.rotation), expression=expression)
+
+    def _shift(self, motion: Motion) -> NDArray[np.float32]:
+        """How expression and gaze move the landmarks of the photo, (T, 478, 3)."""
+        return (self.shape.landmarks(motion.expression, gaze=motion.gaze) - self._landmarks).astype(np.float32)
+
     def _render_batch(self, motion: Motion) -> Iterator[NDArray[np.uint8]]:
-        shape = self.shape
-        expression = _limit_wide_eyes(motion.expression, shape.rest_expression)
-        shift = (shape.landmarks(expression, gaze=motion.gaze) - self._landmarks).astype(np.float32)
-        poses = head_poses(shape, motion.rotation, motion.translation)
+        shift = self._shift(motion)
+        poses = head_poses(self.shape, motion.rotation, motion.translation)
         spread = self._person.field.spread(shift)
         lips = self._lips.spread(shift)
         eyes = [eye.spread(shift) for eye in self._eyes]
@@ -108,12 +118,12 @@ class MeshRenderer:
         self._lips.compose(picture, lips, inside, inside_box)
 
 
-def _within_reach(motion: Motion) -> Motion:
-    """The motion with nods and turns that level off above _FREE_TURN_RAD: a photo shows one side of a head only."""
-    rotation = motion.rotation.copy()
+def _limit_turns(rotation: NDArray) -> NDArray[np.float32]:
+    """(T, 3): nods and turns level off above _FREE_TURN_RAD, since a photo shows one side of a head only."""
+    limited = np.array(rotation, np.float32)
     more = np.maximum(np.abs(rotation[:, :2]) - _FREE_TURN_RAD, 0)
-    rotation[:, :2] -= np.sign(rotation[:, :2]) * (more - _MORE_TURN_RAD * np.tanh(more / _MORE_TURN_RAD))
-    return replace(motion, rotation=rotation.astype(np.float32))
+    limited[:, :2] -= np.sign(rotation[:, :2]) * (more - _MORE_TURN_RAD * np.tanh(more / _MORE_TURN_RAD))
+    return limited
 
 
 def _limit_wide_eyes(expression: NDArray, rest: NDArray) -> NDArray:
