@@ -158,6 +158,32 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
     assert load_checkpoint(tmp_path) is None
 
 
+class Scaled(nn.Module):
+    """A network with a constant of its own, such as statistics of the data."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.inner = small_network()
+        self.register_buffer("scale", torch.tensor([scale]))
+
+    def forward(self, x):
+        return self.scale * self.inner(x)
+
+
+def test_a_run_in_bfloat16_goes_on_with_the_constants_of_its_checkpoint(tmp_path):
+    settings = replace(SETTINGS, bfloat16=True)
+
+    def loss(network, batch, random):
+        return {"loss": (network(batch.x.to(network.scale)) - batch.y).float().square().mean()}
+
+    whole = train(Scaled(3.0), loss, make_batch, settings, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(Scaled(3.0), loss, stops_at(6), settings, tmp_path / "stopped")
+    resumed = train(Scaled(1.0), loss, make_batch, settings, tmp_path / "stopped")
+    torch.testing.assert_close(values(resumed), values(whole), rtol=0, atol=0)
+    assert read_log(tmp_path / "stopped") == read_log(tmp_path / "whole")
+
+
 def test_networks_with_batch_norm_are_not_trained_wholly_in_bfloat16(tmp_path):
     network = nn.Sequential(nn.Linear(4, 1), nn.BatchNorm1d(1))
     with pytest.raises(LoquentError, match="autocast"):

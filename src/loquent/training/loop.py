@@ -168,6 +168,13 @@ class _Student:
         self.optimizer = make_optimizer(self.weights, self.settings)
         self.twin = _Bfloat16Twin(self.network) if run.bfloat16 else None
 
+    def restore(self, network: Mapping[str, Tensor], optimizer: dict[str, Any]) -> None:
+        """Goes on from a checkpoint."""
+        self.network.load_state_dict(network)
+        self.optimizer.load_state_dict(optimizer)
+        if self.twin:
+            self.twin.take_buffers()
+
     @property
     def computing(self) -> nn.Module:
         return self.twin.network if self.twin else self.network
@@ -206,6 +213,12 @@ class _Bfloat16Twin:
             raise LoquentError(f"{type(network).__name__} has batch norms; train it with autocast instead of bfloat16")
         self.network = copy.deepcopy(network).bfloat16().train()
         self._weights = list(zip(self.network.parameters(), network.parameters(), strict=True))
+        self._buffers = list(zip(self.network.buffers(), network.buffers(), strict=True))
+
+    @torch.no_grad()
+    def take_buffers(self) -> None:
+        for twin, buffer in self._buffers:
+            twin.copy_(buffer)
 
     @torch.no_grad()
     def take_weights(self) -> None:
@@ -283,8 +296,7 @@ def _resume(folder: Path, students: Mapping[str, _Student], ema: EMA) -> int:
         return 0
     ema.network.load_state_dict(state["ema"])
     for prefix, student in zip(_prefixes(students), students.values(), strict=True):
-        student.network.load_state_dict(state[f"{prefix}network"])
-        student.optimizer.load_state_dict(state[f"{prefix}optimizer"])
+        student.restore(state[f"{prefix}network"], state[f"{prefix}optimizer"])
     logger.info("resuming at step %d", state["step"])
     return state["step"]
 
