@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from loquent.errors import WeightsError
-from loquent.models.moda.blinks import BlinkLayer
 from loquent.models.moda.config import ModaConfig
 from loquent.models.moda.emotion import emotion_curve
 from loquent.models.moda.network import MotionTransformer
-from loquent.models.moda.pauses import PauseLayer
 from loquent.models.moda.sampling import WindowedSampler
 from loquent.models.moda.weights import load_exactly
+from loquent.motion.blinks import BlinkLayer
+from loquent.motion.pauses import FACE_PARAMETERS, PauseLayer
 from loquent.types import Motion
 
 if TYPE_CHECKING:
@@ -77,10 +77,10 @@ class MotionFlowGenerator:
     def generate(self, features: Iterable[SpeechFeatures], portrait: Portrait, controls: Controls) -> Iterator[Motion]:
         """Yields consecutive pieces of motion, together as long as the features; a window is about 3 s.
 
-        The network's motion, calmed in pauses (`loquent.models.moda.pauses`), with its blinks drawn as events
-        (`loquent.models.moda.blinks`). The same seed, features and controls give the same motion.
+        The network's motion, calmed in pauses (`loquent.motion.pauses`), with its blinks drawn as events
+        (`loquent.motion.blinks`). The same seed, features and controls give the same motion.
         """
-        pauses = PauseLayer()
+        pauses = PauseLayer(FACE_PARAMETERS)
         blinks = BlinkLayer(controls, np.random.default_rng(controls.seed))
         return blinks.apply(pauses.apply(self.sample(pauses.listen(features), controls)))
 

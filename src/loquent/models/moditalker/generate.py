@@ -17,14 +17,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from loquent.errors import WeightsError
-from loquent.models.moda.blinks import BlinkLayer
-from loquent.models.moda.pauses import PauseLayer
 from loquent.models.moditalker.atom import AtomDenoiser
 from loquent.models.moditalker.atom_sampling import AtomSampler, AtomSettings
 from loquent.models.moditalker.config import AtomConfig
 from loquent.models.moditalker.face_fit import ExpressionPrior, FaceFit
 from loquent.models.moditalker.landmarks import canonical_of_expression, to_vector
+from loquent.motion.blinks import BlinkLayer
 from loquent.motion.face_model import fit_face, without_expression
+from loquent.motion.pauses import FACE_PARAMETERS, PauseLayer
 from loquent.nn.weights import load_exactly
 from loquent.types import ARKIT_NAMES, Motion
 
@@ -74,7 +74,7 @@ class AtomGenerator:
         """
         if controls.emotion != "neutral":
             logger.warning("AToM knows no emotions: %r changes only how the head moves", controls.emotion)
-        pauses = PauseLayer()
+        pauses = PauseLayer(FACE_PARAMETERS)
         for_face, for_head = itertools.tee(pauses.listen(features))
         if self.head is None:
             heads = (Motion.neutral(len(block.values)) for block in for_head)

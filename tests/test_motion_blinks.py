@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from loquent.models.moda.blinks import BlinkLayer
+from loquent.motion.blinks import BlinkLayer
 from loquent.motion.control_track import ControlTrack
 from loquent.types import ARKIT_INDEX, Controls, Motion
 

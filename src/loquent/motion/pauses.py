@@ -9,8 +9,8 @@ back while nobody speaks, as people's is (Hadar et al. 1983), and what it has mi
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from loquent.motion.resample import values_at
 from loquent.types import MOTION_RATE_HZ, Motion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -46,17 +46,68 @@ _GAZE_AGAINST_HEAD = 0.85  # share of the head's turn that the eyes make up for,
 _HELD_FRAMES = 16  # frames held back: a pause is known _FULL_S after it begins, and the end _END_S before
 
 
-class PauseLayer:
+class _Frames(Protocol):
+    """Frames of any kind of motion: `Motion`, or an array (T, D)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Self: ...
+
+
+FramesT = TypeVar("FramesT", bound=_Frames)
+
+
+@dataclass(frozen=True, eq=False)
+class LipsAndHead(Generic[FramesT]):
+    """Where a kind of motion has its lips and its head.
+
+    Args:
+        split: frames to the values that move the lips (T, L) and the head (T, H); both are 0 in the photo's pose.
+        join: frames with other such values.
+        concatenate: pieces to one.
+    """
+
+    split: Callable[[FramesT], tuple[NDArray[np.floating], NDArray[np.floating]]]
+    join: Callable[[FramesT, NDArray[np.floating], NDArray[np.floating]], FramesT]
+    concatenate: Callable[[list[FramesT]], FramesT]
+
+
+def _split_face(motion: Motion) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return motion.expression[:, LIP_CHANNELS], np.concatenate([motion.rotation, motion.translation], axis=1)
+
+
+def _join_face(motion: Motion, lips: NDArray[np.floating], head: NDArray[np.floating]) -> Motion:
+    """The eyes make up for what the head does otherwise."""
+    expression = motion.expression.copy()
+    expression[:, LIP_CHANNELS] = lips
+    gaze = motion.gaze - _GAZE_AGAINST_HEAD * (head[:, :2] - motion.rotation[:, :2])[:, None]
+    return replace(
+        motion,
+        expression=expression,
+        rotation=head[:, :3].astype(np.float32),
+        translation=head[:, 3:].astype(np.float32),
+        gaze=gaze.astype(np.float32),
+    )
+
+
+FACE_PARAMETERS = LipsAndHead(_split_face, _join_face, Motion.concatenate)
+
+
+class PauseLayer(Generic[FramesT]):
     """Calms a stream of motion in the pauses of its speech. Features go through `listen`, the motion through `apply`.
 
     Without the features' silences, only the head's start and end are calmed.
+
+    Args:
+        kind: where the motion has its lips and its head, `FACE_PARAMETERS` for `Motion`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kind: LipsAndHead[FramesT]) -> None:
+        self._kind = kind
         self._clock = _Clock()
-        self._head = np.zeros(6)  # rotation and translation of the frame before, as generated
-        self._start = np.zeros(6)  # its first pose
-        self._missed = np.zeros(6)  # by how much the shown head is behind
+        self._head: NDArray | float = 0.0  # of the frame before, as generated
+        self._start: NDArray | float = 0.0  # its first pose
+        self._missed: NDArray | float = 0.0  # by how much the shown head is behind
 
     def listen(self, features: Iterable[SpeechFeatures]) -> Iterator[SpeechFeatures]:
         """Yields the features as they are, and hears their pauses."""
@@ -66,12 +117,12 @@ class PauseLayer:
             yield block
         self._clock.finish()
 
-    def apply(self, pieces: Iterable[Motion]) -> Iterator[Motion]:
+    def apply(self, pieces: Iterable[FramesT]) -> Iterator[FramesT]:
         """Yields the calmed motion of pieces whose features were listened to; about half a second is held back."""
-        held: Motion | None = None
+        held: FramesT | None = None
         first = done = 0  # numbers of the first held frame and of the next frame to come out
         for piece in pieces:
-            held = piece if held is None else Motion.concatenate([held, piece])
+            held = piece if held is None else self._kind.concatenate([held, piece])
             ready = first + len(held) - _HELD_FRAMES
             if ready > done:
                 yield self._calmed(held, first, done, ready)
@@ -81,27 +132,19 @@ class PauseLayer:
         if held is not None and first + len(held) > done:
             yield self._calmed(held, first, done, first + len(held), is_last=True)
 
-    def _calmed(self, held: Motion, first: int, start: int, stop: int, is_last: bool = False) -> Motion:
+    def _calmed(self, held: FramesT, first: int, start: int, stop: int, is_last: bool = False) -> FramesT:
         frames = np.arange(start, stop)
         times_s = frames / MOTION_RATE_HZ
-        motion = held[start - first : stop - first]
-        expression = motion.expression.copy()
-        lips = held.expression[:, LIP_CHANNELS]
-        expression[:, LIP_CHANNELS] = values_at(lips, self._clock.at(times_s) * MOTION_RATE_HZ, first)
-        head = np.concatenate([held.rotation, held.translation], axis=1)
+        lips, head = self._kind.split(held)
         shown_at = _eased_end(frames, stop) if is_last else frames
-        moved = self._calm_head(values_at(head, shown_at, first), times_s)
-        gaze = motion.gaze - _GAZE_AGAINST_HEAD * (moved[:, :2] - motion.rotation[:, :2])[:, None]
-        return replace(
-            motion,
-            expression=expression,
-            rotation=moved[:, :3].astype(np.float32),
-            translation=moved[:, 3:].astype(np.float32),
-            gaze=gaze.astype(np.float32),
+        return self._kind.join(
+            held[start - first : stop - first],
+            values_at(lips, self._clock.at(times_s) * MOTION_RATE_HZ, first),
+            self._calm_head(values_at(head, shown_at, first), times_s),
         )
 
-    def _calm_head(self, head: NDArray[np.float32], times_s: NDArray) -> NDArray[np.float64]:
-        """Rotation and translation (T, 6), their speed taken back in pauses."""
+    def _calm_head(self, head: NDArray[np.floating], times_s: NDArray) -> NDArray[np.float64]:
+        """The head's values (T, H), their speed taken back in pauses."""
         quiet = _HEAD_HELD * self._clock.quiet(times_s)
         kept = 1 - 1 / (MOTION_RATE_HZ * _HEAD_RETURN_S)
         shown = np.empty(head.shape)

@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from loquent.models.moda.pauses import PauseLayer
 from loquent.motion.controls import LIP_CHANNELS
+from loquent.motion.pauses import FACE_PARAMETERS, PauseLayer
 from loquent.types import ARKIT_INDEX, Motion, SpeechFeatures
 
 JAW = ARKIT_INDEX["jawOpen"]
@@ -20,7 +20,7 @@ def silent(num_frames: int, *pauses: tuple[int, int]) -> np.ndarray:
 
 def calmed(motion: Motion, silence: np.ndarray | None, size: int = 10_000) -> Motion:
     """Motion that arrives in pieces of `size` frames, each just after its features."""
-    layer = PauseLayer()
+    layer = PauseLayer(FACE_PARAMETERS)
     bounds = [*range(0, len(motion), size), len(motion)]
     blocks = (
         SpeechFeatures(np.zeros((b - a, 1, 1), np.float32), silence=None if silence is None else silence[a:b])
