@@ -232,8 +232,10 @@ def test_bugs_keep_their_traceback(files, monkeypatch):
 
 
 def test_dry_run_prints_the_plan_and_makes_nothing(files):
-    result = run("animate", "ann.png", "hello.wav", "-o", "talk.mp4", "--size", "48", "--dry-run")
-    assert "48x48, 25 frames at 25 a second" in one_line(result.stdout)
+    result = run("animate", "ann.png", "hello.wav", "-o", "talk.mp4", "--size", "48", "--option", "a=b", "--dry-run")
+    plan = one_line(result.stdout)
+    assert "48x48, 25 frames at 25 a second" in plan
+    assert "guidance of the system, a b" in plan
     assert not Path("talk.mp4").exists()
     assert "unknown suffix" in one_line(
         run("animate", "ann.png", "hello.wav", "-o", "t.avi", "--dry-run", code=2).stderr

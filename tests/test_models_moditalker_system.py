@@ -174,8 +174,11 @@ def test_saved_weights_are_read_back(generator, tmp_path):
         torch.testing.assert_close(network.state_dict()[name], value, atol=2e-3, rtol=1e-3)
     entry = find_system(str(tmp_path))
     assert (entry.build, entry.weights) == (find_system("moditalker").build, tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(WeightsError, match=r"model\.safetensors does not hold weights"):
+        load_atom(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(WeightsError, match="does not hold AToM's weights"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors does not hold weights"):
         load_atom(tmp_path)
 
 

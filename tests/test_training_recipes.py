@@ -20,6 +20,10 @@ class LineNetwork:
     width: int = 1
     layers: tuple[int, ...] = (1, 2)
 
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise LoquentError(f"width is {self.width}; choose 1 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LineRecipe:
@@ -73,6 +77,8 @@ def test_a_run_keeps_its_settings_and_goes_on_with_them(tmp_path):
     assert yaml.safe_load((output / "recipe.yaml").read_text())["config"]["network"]["width"] == 2
     with pytest.raises(LoquentError, match="add --resume"):
         plan_run("line", output, preset="debug")
+    with pytest.raises(LoquentError, match="a run of the preset 'debug', which it keeps"):
+        plan_run("line", output, preset="large", resume=True)
     plan = plan_run("line", output, changes=["train.steps=9"], resume=True)
     assert (plan.preset, plan.config.network.width, plan.config.train.steps) == ("debug", 2, 9)
     assert plan.data == output / "data"
@@ -84,12 +90,13 @@ def test_a_run_keeps_its_settings_and_goes_on_with_them(tmp_path):
     ("given", "message"),
     [
         ({"name": "lime"}, "nearest is 'line'"),
-        ({"preset": "larger"}, "no preset 'larger' here; known: large, debug"),
+        ({"preset": "larger"}, "no preset 'larger'; known: large, debug"),
         ({"changes": ["train.stepz=1"]}, "unknown key train.stepz, nearest is train.steps"),
         ({"changes": ["train.steps=many"]}, r"train\.steps: .* got 'many'"),
         ({"changes": ["noise"]}, "write key=value"),
         ({"changes": ["train.optimizer=sgd"]}, r"train\.optimizer"),
         ({"changes": ["network.layers=[1, x]"]}, r"network\.layers"),
+        ({"changes": ["network.width=0"]}, "^network: width is 0; choose 1 or more$"),
         ({"data": None}, "learns from a folder, --data: numbers"),
         ({"data": "missing"}, "no such folder"),
         ({"resume": True}, "holds no run to resume"),

@@ -90,8 +90,10 @@ FaceModelOption = Annotated[
     Path | None, typer.Option(help="MediaPipe's face_landmarker.task.", rich_help_panel=_FACE, show_default=False)
 ]
 SystemOption = Annotated[
-    str, typer.Option(help="Name of a system, or a folder with its weights.", rich_help_panel=_RUN)
-]
+    str,
+    typer.Option(help="starter, ifmdm, ifmdm-512, moditalker, moda (`loquent doctor` tells more), or a folder with weights.",
+                 rich_help_panel=_RUN),
+]  # fmt: skip
 SystemOptions = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="NAME=VALUE", help="An option of this system alone; may be given several times.",
@@ -433,7 +435,7 @@ def train(
 
     if list_recipes:
         for recipe, (_, title) in RECIPES.items():
-            print(f"{recipe:30s} {title}")
+            print(f"{recipe:32s} {title}")
         return
     if name is None:
         raise LoquentError(f"train wants the name of a recipe: {', '.join(RECIPES)}")
@@ -535,8 +537,10 @@ def _print_plan(head: TalkingHead, job: Job, work: Work) -> None:
     from loquent.pipeline import open_writer
 
     portrait, controls = work.portrait, work.controls.as_dict()
+    controls["guidance"] = "of the system" if controls["guidance"] is None else controls["guidance"]
     if (track := work.controls.track) is not None:
         controls["track"] = f"of {len(track.rows)} rows to {track.end_s:g} s"
+    controls |= job.options
     size_px = head.system.make_renderer(portrait, work.video.size).size_px
     if job.output.parent.is_dir():  # a batch makes its folders
         open_writer(work, job.output, size_px)

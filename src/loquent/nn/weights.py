@@ -1,15 +1,31 @@
-"""Loading weights that must fit."""
+"""Reading weights, and loading those that must fit."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
 from loquent.errors import WeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import Tensor, nn
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file by name, in float32, in whatever precision they were kept.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+    """
+    try:
+        return {name: value.float() for name, value in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} does not hold weights ({error}); restore the folder") from error
 
 
 def load_exactly(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -122,9 +122,11 @@ def plan_run(
     if not resume and (output / "checkpoint.pt").exists():
         raise LoquentError(f"{output} holds a run already; add --resume to go on with it, or choose another --output")
     preset = str(preset or saved.get("preset") or next(iter(recipe.presets)))
-    if preset not in recipe.presets or preset != saved.get("preset", preset):
+    if preset not in recipe.presets:
+        raise LoquentError(f"{name} has no preset {preset!r}; known: {', '.join(recipe.presets)}")
+    if preset != saved.get("preset", preset):
         raise LoquentError(
-            f"{name} has no preset {preset!r} here; known: {', '.join(recipe.presets)}; a run keeps its own"
+            f"{output} holds a run of the preset {saved['preset']!r}, which it keeps; leave out --preset"
         )
     values = asdict(recipe.presets[preset])  # type: ignore[call-overload]
     _merge(values, saved.get("config", {}), str(output / SETTINGS_NAME))
@@ -207,4 +209,6 @@ def _check(kind: type, values: dict[str, Any]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
+        if first["type"] == "value_error":  # of a configuration itself, which says what it was given
+            raise LoquentError(f"{place}: {first['ctx']['error']}") from error
         raise LoquentError(f"{place}: {first['msg']}; got {first.get('input')!r}") from error

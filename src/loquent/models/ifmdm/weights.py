@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from loquent.errors import WeightsError
 from loquent.models.ifmdm.autoencoder import Autoencoder
 from loquent.models.ifmdm.config import AutoencoderConfig
-from loquent.nn.weights import load_exactly
+from loquent.nn.weights import load_exactly, read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -222,11 +222,8 @@ def load_autoencoder(folder: Path, device: str = "cpu") -> Autoencoder:
         WeightsError: a file is missing or does not fit.
     """
     network = Autoencoder(AutoencoderConfig.load(folder / "config.json"))
-    try:
-        state = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
-    except OSError as error:
-        raise WeightsError(f"{folder} does not hold renderer weights ({error}); restore the folder") from error
-    load_exactly(network, state, str(folder / "model.safetensors"))
+    path = folder / "model.safetensors"
+    load_exactly(network, read_weights(path), str(path))
     return network.to(device).eval()
 
 

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from loquent.errors import WeightsError
 from loquent.models.moda.config import ModaConfig
 from loquent.models.moda.emotion import emotion_curve
 from loquent.models.moda.network import MotionTransformer
 from loquent.models.moda.sampling import WindowedSampler
-from loquent.models.moda.weights import load_exactly
 from loquent.motion.blinks import BlinkLayer
 from loquent.motion.pauses import FACE_PARAMETERS, PauseLayer
+from loquent.nn.weights import load_exactly, read_weights
 from loquent.types import Motion
 
 if TYPE_CHECKING:
@@ -57,11 +57,11 @@ class MotionFlowGenerator:
             WeightsError: a file is missing or does not fit.
         """
         config = ModaConfig.load(folder / _CONFIG)
+        state = read_weights(folder / _WEIGHTS)
         try:
-            state = {name: value.float() for name, value in load_file(folder / _WEIGHTS).items()}
             mean, std = state.pop(_MEAN), state.pop(_STD)
-        except (OSError, KeyError) as error:
-            raise WeightsError(f"{folder} does not hold generator weights ({error}); restore the folder") from error
+        except KeyError as error:
+            raise WeightsError(f"{folder} holds no motion statistics ({error}); restore the folder") from error
         with torch.device("meta"):  # takes the tensors over, without drawing weights first
             network = MotionTransformer(config)
         load_exactly(network, state, str(folder / _WEIGHTS))

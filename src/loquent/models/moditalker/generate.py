@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from loquent.errors import WeightsError
 from loquent.models.moditalker.atom import AtomDenoiser
 from loquent.models.moditalker.atom_sampling import AtomSampler, AtomSettings
 from loquent.models.moditalker.config import AtomConfig
@@ -25,7 +24,7 @@ from loquent.models.moditalker.landmarks import canonical_of_expression, to_vect
 from loquent.motion.blinks import BlinkLayer
 from loquent.motion.face_model import fit_face, without_expression
 from loquent.motion.pauses import FACE_PARAMETERS, PauseLayer
-from loquent.nn.weights import load_exactly
+from loquent.nn.weights import load_exactly, read_weights
 from loquent.types import ARKIT_NAMES, Motion
 
 if TYPE_CHECKING:
@@ -134,10 +133,7 @@ def load_atom(folder: Path) -> tuple[AtomDenoiser, ExpressionPrior]:
         WeightsError: a file is missing or does not fit.
     """
     config = AtomConfig.load(folder / _CONFIG)
-    try:
-        state = {name: value.float() for name, value in load_file(folder / _WEIGHTS).items()}
-    except OSError as error:
-        raise WeightsError(f"{folder} does not hold AToM's weights ({error}); restore the folder") from error
+    state = read_weights(folder / _WEIGHTS)
     prior = ExpressionPrior.broad()
     if _MEAN in state and _PRECISION in state:
         prior = ExpressionPrior(state.pop(_MEAN).double().numpy(), state.pop(_PRECISION).double().numpy())

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
-from loquent.errors import WeightsError
 from loquent.models.moda.renderer import weights
 from loquent.models.moda.renderer.appearance import AppearanceExtractor
 from loquent.models.moda.renderer.config import RendererConfig
@@ -17,7 +15,7 @@ from loquent.models.moda.renderer.decoder import SpadeDecoder
 from loquent.models.moda.renderer.motion_extractor import MotionExtractor
 from loquent.models.moda.renderer.retargeting import eye_network, lip_network, stitching_network
 from loquent.models.moda.renderer.warping import WarpingNetwork
-from loquent.nn.weights import load_exactly
+from loquent.nn.weights import load_exactly, read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,10 +49,7 @@ class RendererNetworks(nn.Module):
             WeightsError: a file is missing or does not fit.
         """
         config = RendererConfig.load(folder / _CONFIG)
-        try:
-            state = load_file(folder / _WEIGHTS)
-        except (OSError, SafetensorError) as error:
-            raise WeightsError(f"{folder} does not hold renderer weights ({error}); restore the folder") from error
+        state = read_weights(folder / _WEIGHTS)
         with torch.device("meta"):  # takes the tensors over, without drawing weights first
             networks = RendererNetworks(config)
         load_exactly(networks, state, str(folder / _WEIGHTS))
