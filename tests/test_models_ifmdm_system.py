@@ -1,5 +1,6 @@
 """IF-MDM as a system: codes of any length from speech, frames in the photo, statistics as a control."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from loquent.errors import ControlsError
+from loquent.errors import ControlsError, WeightsError
 from loquent.face.analyze import analyze
 from loquent.face.crop import head_square
 from loquent.media.image import read_image
@@ -16,9 +17,10 @@ from loquent.models.ifmdm.code_space import CodeSpace
 from loquent.models.ifmdm.generate import SPACE, USUAL_SPREAD, in_normal_units, save_generator
 from loquent.models.ifmdm.portrait import ImplicitRenderer, read_code
 from loquent.models.ifmdm.statistics import Statistics, WindowStart, get_setting
-from loquent.models.ifmdm.system import ImplicitSystem
+from loquent.models.ifmdm.system import ImplicitSystem, load_ifmdm
 from loquent.motion.control_track import ControlTrack
 from loquent.pipeline import TalkingHead
+from loquent.systems import WEIGHTS_DIR, load_system
 from loquent.types import Controls, MotionCodes, Photo, Portrait, Speech, SpeechFeatures
 
 EXAMPLES = Path(__file__).parents[1] / "src/loquent/examples"
@@ -163,3 +165,20 @@ def test_the_pipeline_makes_a_clip_at_another_rate(implicit, portrait):
     assert isinstance(clip.motion, MotionCodes)
     assert clip.frames is not None
     assert len(clip.frames) == 30
+
+
+def test_ones_own_networks_are_a_system(portrait, tmp_path):
+    """The weights of two runs in one folder; the shipped ones stand for them."""
+    shutil.copytree(WEIGHTS_DIR / "ifmdm-renderer", tmp_path / "renderer")
+    shutil.copytree(WEIGHTS_DIR / "ifmdm-motion", tmp_path / "motion")
+    speech = Speech(np.random.default_rng(0).normal(0, 0.1, 3200).astype(np.float32))
+    clips = [
+        TalkingHead(load_system(name, "cpu")).animate(portrait, speech, Controls(steps=2))
+        for name in (str(tmp_path), str(WEIGHTS_DIR / "ifmdm-motion"), "ifmdm")
+    ]
+    assert clips[0].frames is not None
+    for clip in clips[1:]:
+        np.testing.assert_array_equal(clip.frames, clips[0].frames)
+    shutil.rmtree(tmp_path / "renderer")
+    with pytest.raises(WeightsError, match=r"renderer/config\.json is not a readable configuration"):
+        load_ifmdm("own", tmp_path)

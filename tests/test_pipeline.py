@@ -209,6 +209,25 @@ def test_a_folder_of_weights_is_a_system(tmp_path):
     assert find_system(str(tmp_path)).weights == tmp_path
 
 
+@pytest.mark.parametrize("system", ["starter", "ifmdm", "moditalker"])
+def test_a_generators_weights_tell_their_system(system):
+    folder = find_system(system).weights
+    entry = find_system(str(folder))
+    assert (entry.name, entry.weights, entry.build) == (folder.name, folder, find_system(system).build)
+
+
+@pytest.mark.parametrize(
+    ("parts", "system"),
+    [(("generator", "renderer"), "moda"), (("motion", "renderer"), "ifmdm"), (("atom", "video"), "moditalker")],
+)
+def test_a_folder_of_all_networks_tells_its_system(tmp_path, parts, system):
+    for part in parts:
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text("{}")
+    entry = find_system(str(tmp_path))
+    assert (entry.weights, entry.build, entry.released) == (tmp_path, find_system(system).build, False)
+
+
 @pytest.mark.parametrize(
     ("device", "words"), [("gpu", "unknown device"), ("cuda:99", "cannot use"), ("cpu:x", "unknown")]
 )

@@ -65,8 +65,9 @@ def find_system(name: str = DEFAULT_SYSTEM) -> SystemEntry:
     """The system of that name, without loading it.
 
     Args:
-        name: a name of `SYSTEMS`, or a folder: one with a motion generator's config.json and model.safetensors, which
-            then takes the place of the starter system's, or one with a whole converted MoDA.
+        name: a name of `SYSTEMS`, or a folder of weights: one with a motion generator's config.json and
+            model.safetensors (of the starter, IF-MDM or AToM), which then takes the place of the shipped one's, or one
+            with all of a system, as `_PARTS` says.
 
     Raises:
         LoquentError: unknown name.
@@ -77,13 +78,22 @@ def find_system(name: str = DEFAULT_SYSTEM) -> SystemEntry:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise LoquentError(_unknown_system(name))
-    if (folder / "generator" / "config.json").is_file():
-        return replace(SYSTEMS["moda"], name=folder.name, weights=folder, released=False)
-    if not (folder / "config.json").is_file():
-        raise WeightsError(f"{folder}: no config.json there; a system's folder holds config.json and model.safetensors")
-    if "vector_scale" in (folder / "config.json").read_text(errors="replace"):  # of AToM
-        return replace(SYSTEMS["moditalker"], name=folder.name, weights=folder)
-    return replace(SYSTEMS[DEFAULT_SYSTEM], name=folder.name, weights=folder)
+    return replace(SYSTEMS[_kind_of(folder)], name=folder.name, weights=folder, released=False)
+
+
+def _kind_of(folder: Path) -> str:
+    """Which system's weights a folder holds, told by what lies in it."""
+    for name, part in _PARTS.items():
+        if (folder / part / "config.json").is_file():
+            return name
+    config = folder / "config.json"
+    if not config.is_file():
+        raise WeightsError(
+            f"{folder}: no config.json there; a system's folder holds config.json and model.safetensors, or the folders "
+            f"of all its networks"
+        )
+    text = config.read_text(errors="replace")
+    return next((name for name, field in _FIELDS.items() if f'"{field}"' in text), DEFAULT_SYSTEM)
 
 
 def load_system(name: str = DEFAULT_SYSTEM, device: str = "auto", options: Mapping[str, Any] | None = None) -> System:
@@ -173,13 +183,15 @@ def _build_moditalker(entry: SystemEntry, device: str) -> System:
 
 
 def _build_ifmdm(entry: SystemEntry, device: str) -> System:
-    from loquent.models.ifmdm.system import ImplicitSystem
-    from loquent.speech.encoder import LogMelEncoder
+    from loquent.models.ifmdm.system import load_ifmdm
 
-    encoder = LogMelEncoder.from_pretrained(WEIGHTS_DIR / "speech-encoder")
-    crop_px = 512 if entry.name.endswith("-512") else 256
-    system = ImplicitSystem.from_pretrained(WEIGHTS_DIR / "ifmdm-renderer", entry.weights, encoder, crop_px, device)
-    return system.as_system(entry.name, device)
+    return load_ifmdm(entry.name, entry.weights, device)
+
+
+def _build_large_ifmdm(entry: SystemEntry, device: str) -> System:
+    from loquent.models.ifmdm.system import load_ifmdm
+
+    return load_ifmdm(entry.name, entry.weights, device, crop_px=512)
 
 
 SYSTEMS = {
@@ -212,6 +224,9 @@ SYSTEMS = {
         name="ifmdm-512",
         title="the same, head of 512 pixels",
         weights=WEIGHTS_DIR / "ifmdm-motion",
-        build=_build_ifmdm,
+        build=_build_large_ifmdm,
     ),
 }
+# What tells a folder of weights: of a whole system the part that moves, and of a motion generator alone a setting.
+_PARTS = {"moda": "generator", "ifmdm": "motion", "moditalker": "atom"}
+_FIELDS = {"moditalker": "vector_scale", "ifmdm": "vectors_per_frame"}

@@ -38,7 +38,10 @@ class SavedConfig:
             ) from error
         unknown = sorted(set(values) - {item.name for item in fields(cls)})  # type: ignore[arg-type]
         if unknown:
-            raise WeightsError(f"{path} holds the unknown names {unknown}; it belongs to another version of loquent")
+            raise WeightsError(
+                f"{path} holds the unknown names {unknown}; it belongs to another network than {cls.__name__} says, or "
+                f"to another version of loquent"
+            )
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 

@@ -210,5 +210,5 @@ def _check(kind: type, values: dict[str, Any]) -> Any:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         if first["type"] == "value_error":  # of a configuration itself, which says what it was given
-            raise LoquentError(f"{place}: {first['ctx']['error']}") from error
+            raise LoquentError(f"{place}: {first.get('ctx', {}).get('error')}") from error
         raise LoquentError(f"{place}: {first['msg']}; got {first.get('input')!r}") from error

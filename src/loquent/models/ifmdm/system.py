@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from loquent.errors import ControlsError
+from loquent.errors import ControlsError, WeightsError
 from loquent.models.ifmdm.drawing import PortraitDrawer
 from loquent.models.ifmdm.generate import SPACE, ImplicitMotionGenerator
 from loquent.models.ifmdm.portrait import ImplicitRenderer, read_code
 from loquent.models.ifmdm.statistics import Statistics, get_setting
 from loquent.models.ifmdm.weights import load_autoencoder
 from loquent.options import parse_options
-from loquent.systems import System
+from loquent.speech.encoder import SUBFRAMES, LogMelEncoder
+from loquent.systems import WEIGHTS_DIR, System
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,9 +73,9 @@ class ImplicitSystem:
 
     @staticmethod
     def from_pretrained(
-        renderer: Path, motion: Path, encoder: SpeechEncoder, crop_px: int, device: str = "cpu"
+        renderer: Path, motion: Path, encoder: SpeechEncoder, crop_px: int | None = None, device: str = "cpu"
     ) -> ImplicitSystem:
-        """Loads both folders.
+        """Loads both folders; a `crop_px` of None is the renderer's own size.
 
         Raises:
             WeightsError: a file is missing or does not fit.
@@ -83,7 +84,7 @@ class ImplicitSystem:
         generator = ImplicitMotionGenerator.from_pretrained(
             motion, lambda portrait: read_code(network, portrait), device
         )
-        return ImplicitSystem(network, generator, encoder, crop_px)
+        return ImplicitSystem(network, generator, encoder, crop_px or network.config.output_px)
 
     def as_system(self, name: str, device: str, options: IfmdmOptions | None = None) -> System:
         """The system under a name, with options of its own."""
@@ -104,3 +105,34 @@ class ImplicitSystem:
             space=SPACE,
             configure=configure,
         )
+
+
+def load_ifmdm(name: str, weights: Path, device: str = "cpu", crop_px: int | None = None) -> System:
+    """The system with a transformer's weights, which the shipped renderer draws, or with both networks' weights.
+
+    Args:
+        weights: folder of the transformer, whose codes must be of the shipped renderer; or one that holds the folders
+            `renderer` and `motion`, such as the weights of one's own two runs.
+        crop_px: as for `ImplicitSystem.from_pretrained`.
+
+    Raises:
+        WeightsError: a file is missing or does not fit.
+    """
+    whole = (weights / "motion").is_dir()
+    renderer, motion = (
+        (weights / "renderer", weights / "motion") if whole else (WEIGHTS_DIR / "ifmdm-renderer", weights)
+    )
+    encoder = LogMelEncoder.from_pretrained(WEIGHTS_DIR / "speech-encoder")
+    system = ImplicitSystem.from_pretrained(renderer, motion, encoder, crop_px, device)
+    config, heard = system.generator.network.config, SUBFRAMES * encoder.network.config.feature_dim
+    if config.vectors_per_frame * config.audio_dim != heard:
+        raise WeightsError(
+            f"{motion} hears {config.vectors_per_frame} x {config.audio_dim} numbers a frame, the shipped speech encoder "
+            f"gives {heard}; build an ImplicitSystem with the encoder that it was trained with"
+        )
+    if config.motion_dim != system.renderer.config.motion_dim:
+        raise WeightsError(
+            f"{motion} writes codes of {config.motion_dim} numbers, {renderer} reads {system.renderer.config.motion_dim}; "
+            f"use the renderer that the codes were read with"
+        )
+    return system.as_system(name, device)
