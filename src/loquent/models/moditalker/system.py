@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from loquent.types import Motion, Portrait, Renderer, SpeechEncoder
 
 PUBLISHED_ENCODER = "facebook/hubert-large-ls960-ft"
+_VIDEO = WEIGHTS_DIR / "moditalker-video"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,8 @@ class MoDiTalkerOptions:
 
 
 def load_moditalker(name: str, weights: Path, device: str = "cpu") -> System:
-    """The system with AToM's weights of a folder, as shipped or as converted by `released`.
+    """The system with AToM's weights of a folder, as shipped or as converted by `released`; MToV is the shipped one.
+    A folder that holds the folders `atom` and `video`, such as the weights of one's own runs, takes both from there.
 
     Weights that were trained on our own speech encoder's features are given those; others are given the published
     encoder's, which is fetched from the Hugging Face Hub (extra `hub`), and the head then stands still.
@@ -59,26 +61,35 @@ def load_moditalker(name: str, weights: Path, device: str = "cpu") -> System:
     from loquent.models.moda.generate import MotionFlowGenerator
     from loquent.models.moditalker.generate import AtomGenerator
 
+    whole = (weights / "atom").is_dir()
+    weights, video = (weights / "atom", weights / "video") if whole else (weights, _VIDEO)
     config = AtomConfig.load(weights / "config.json")
     own = LogMelEncoder.from_pretrained(WEIGHTS_DIR / "speech-encoder")
     if config.vectors_per_frame * config.audio_dim == SUBFRAMES * own.network.config.feature_dim:
         head = MotionFlowGenerator.from_pretrained(WEIGHTS_DIR / "moda-starter", device)
-        return as_system(name, own, AtomGenerator.from_pretrained(weights, head, device), MoDiTalkerOptions(), device)
+        generator = AtomGenerator.from_pretrained(weights, head, device)
+        return as_system(name, own, generator, MoDiTalkerOptions(), device, video)
     from loquent.speech.pretrained import PretrainedEncoder
 
     encoder = PretrainedEncoder.from_pretrained(
         PUBLISHED_ENCODER, [-1], vectors_per_row=config.vectors_per_frame, device=device
     )
-    return as_system(name, encoder, AtomGenerator.from_pretrained(weights, None, device), MoDiTalkerOptions(), device)
+    generator = AtomGenerator.from_pretrained(weights, None, device)
+    return as_system(name, encoder, generator, MoDiTalkerOptions(), device, video)
 
 
 def as_system(
-    name: str, encoder: SpeechEncoder, generator: AtomGenerator, options: MoDiTalkerOptions, device: str = "cpu"
+    name: str,
+    encoder: SpeechEncoder,
+    generator: AtomGenerator,
+    options: MoDiTalkerOptions,
+    device: str = "cpu",
+    video: Path = _VIDEO,
 ) -> System:
-    """The system with these options."""
+    """The system with these options; MToV's weights, of the folder `video`, are loaded when it first draws."""
 
     def configure(values: Mapping[str, Any]) -> System:
-        return as_system(name, encoder, generator, parse_options(MoDiTalkerOptions, values, name), device)
+        return as_system(name, encoder, generator, parse_options(MoDiTalkerOptions, values, name), device, video)
 
     def make_renderer(portrait: Portrait, size: int | None) -> Renderer[Motion]:
         if options.renderer == "mesh":
@@ -86,7 +97,9 @@ def as_system(
 
             return MeshRenderer(portrait, size=size)
         settings = replace(FAST, steps=options.video_steps)
-        return LandmarkRenderer(VideoRenderer(load_video(device), portrait, size=size, settings=settings), portrait)
+        return LandmarkRenderer(
+            VideoRenderer(load_video(video, device), portrait, size=size, settings=settings), portrait
+        )
 
     return System(
         name=name,
@@ -99,13 +112,13 @@ def as_system(
 
 
 @cache
-def load_video(device: str) -> VideoNetworks:
-    """MToV's networks as shipped.
+def load_video(folder: Path, device: str) -> VideoNetworks:
+    """MToV's networks.
 
     Raises:
         WeightsError: a file is missing or does not fit.
     """
-    return VideoNetworks.from_pretrained(WEIGHTS_DIR / "moditalker-video", device)
+    return VideoNetworks.from_pretrained(folder, device)
 
 
 class LandmarkRenderer:
