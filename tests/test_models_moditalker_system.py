@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from loquent.models.moditalker.system import LandmarkRenderer, MoDiTalkerOptions
 from loquent.models.moditalker.weights import atom_names
 from loquent.motion.face_model import FaceShape, face_tables, fit_face, without_expression
 from loquent.pipeline import average_portrait
-from loquent.systems import find_system
+from loquent.systems import find_system, load_system
 from loquent.types import ARKIT_INDEX, Controls, Motion, MotionCodes, SpeechFeatures
 
 TINY = replace(get_atom_preset("tiny"), num_frames=60, vector_scale=4.0)
@@ -242,6 +243,15 @@ def test_shipped_weights_are_the_starter():
     network, prior = load_atom(Path(folder))
     assert network.config == get_atom_preset("starter")
     assert np.linalg.eigvalsh(prior.precision).min() > 0
+
+
+def test_ones_own_networks_are_a_system(tmp_path):
+    """AToM and MToV of one folder; the shipped AToM stands for one's own."""
+    shutil.copytree(find_system("moditalker").weights, tmp_path / "atom")
+    (tmp_path / "video").mkdir()
+    system = load_system(str(tmp_path), "cpu", {"renderer": "video"})
+    with pytest.raises(WeightsError, match=r"video/pictures/config\.json is not a readable configuration"):
+        system.make_renderer(PORTRAIT, None)
 
 
 def test_the_command_line_chooses_the_renderer(tmp_path):
