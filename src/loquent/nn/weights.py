@@ -1,11 +1,11 @@
-"""Reading weights, and loading those that must fit."""
+"""Weights in files, and loading those that must fit."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from loquent.errors import WeightsError
 
@@ -26,6 +26,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return {name: value.float() for name, value in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} does not hold weights ({error}); restore the folder") from error
+
+
+def write_weights(network: nn.Module, path: Path, others: Mapping[str, Tensor] | None = None) -> None:
+    """Writes a .safetensors file of a network's weights in half precision, and of `others` as they are."""
+    state = {name: value.detach().cpu().half().contiguous() for name, value in network.state_dict().items()}
+    save_file(state | {name: value.cpu().contiguous() for name, value in (others or {}).items()}, path)
 
 
 def load_exactly(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from loquent.errors import WeightsError
 from loquent.models.moda.config import ModaConfig
@@ -15,7 +14,7 @@ from loquent.models.moda.network import MotionTransformer
 from loquent.models.moda.sampling import WindowedSampler
 from loquent.motion.blinks import BlinkLayer
 from loquent.motion.pauses import FACE_PARAMETERS, PauseLayer
-from loquent.nn.weights import load_exactly, read_weights
+from loquent.nn.weights import load_exactly, read_weights, write_weights
 from loquent.types import Motion
 
 if TYPE_CHECKING:
@@ -71,8 +70,7 @@ class MotionFlowGenerator:
         """Writes config.json and model.safetensors, in half precision but for the statistics."""
         folder.mkdir(parents=True, exist_ok=True)
         self.network.config.save(folder / _CONFIG)
-        state = {name: value.half().contiguous() for name, value in self.network.state_dict().items()}
-        save_file(state | {_MEAN: self.mean, _STD: self.std}, folder / _WEIGHTS)
+        write_weights(self.network, folder / _WEIGHTS, {_MEAN: self.mean, _STD: self.std})
 
     def generate(self, features: Iterable[SpeechFeatures], portrait: Portrait, controls: Controls) -> Iterator[Motion]:
         """Yields consecutive pieces of motion, together as long as the features; a window is about 3 s.

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from loquent.models.moditalker.atom import AtomDenoiser
 from loquent.models.moditalker.atom_sampling import AtomSampler, AtomSettings
@@ -24,7 +23,7 @@ from loquent.models.moditalker.landmarks import canonical_of_expression, to_vect
 from loquent.motion.blinks import BlinkLayer
 from loquent.motion.face_model import fit_face, without_expression
 from loquent.motion.pauses import FACE_PARAMETERS, PauseLayer
-from loquent.nn.weights import load_exactly, read_weights
+from loquent.nn.weights import load_exactly, read_weights, write_weights
 from loquent.types import ARKIT_NAMES, Motion
 
 if TYPE_CHECKING:
@@ -146,6 +145,6 @@ def save_atom(network: AtomDenoiser, prior: ExpressionPrior, folder: Path) -> No
     """Writes config.json and model.safetensors, in half precision but for the prior."""
     folder.mkdir(parents=True, exist_ok=True)
     network.config.save(folder / _CONFIG)
-    state = {name: value.half().contiguous().cpu() for name, value in network.state_dict().items()}
     of_prior = {_MEAN: prior.mean, _PRECISION: prior.precision}
-    save_file(state | {name: torch.from_numpy(value).float() for name, value in of_prior.items()}, folder / _WEIGHTS)
+    others = {name: torch.from_numpy(value).float() for name, value in of_prior.items()}
+    write_weights(network, folder / _WEIGHTS, others)
