@@ -99,7 +99,7 @@ def _models() -> list[Finding]:
 
     found = []
     for folder in sorted(path for path in WEIGHTS_DIR.glob("*") if path.is_dir() and not path.name.startswith("_")):
-        megabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
+        megabytes = sum(file.stat().st_size for file in folder.rglob("*.safetensors")) / 1e6
         state: State = "ok" if megabytes else "missing"
         detail = f"{megabytes:.1f} MB in {folder}" if megabytes else f"no .safetensors in {folder}; reinstall loquent"
         found.append(Finding(f"model {folder.name}", state, detail))
