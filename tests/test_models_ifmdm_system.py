@@ -13,9 +13,17 @@ from loquent.face.analyze import analyze
 from loquent.face.crop import head_square
 from loquent.media.image import read_image
 from loquent.models.ifmdm import Autoencoder, MotionDiffusionTransformer, get_autoencoder_preset, get_motion_preset
-from loquent.models.ifmdm.code_space import CodeSpace
-from loquent.models.ifmdm.generate import SPACE, USUAL_SPREAD, in_normal_units, save_generator
-from loquent.models.ifmdm.portrait import ImplicitRenderer, read_code
+from loquent.models.ifmdm.behaviour import apply_blinks
+from loquent.models.ifmdm.code_space import CodeSpace, MoveParts, before_tanh
+from loquent.models.ifmdm.generate import (
+    SPACE,
+    USUAL_SPREAD,
+    ImplicitMotionGenerator,
+    PortraitMoves,
+    in_normal_units,
+    save_generator,
+)
+from loquent.models.ifmdm.portrait import ImplicitRenderer, PortraitReader, read_code
 from loquent.models.ifmdm.statistics import Statistics, WindowStart, get_setting
 from loquent.models.ifmdm.system import ImplicitSystem, load_ifmdm
 from loquent.motion.control_track import ControlTrack
@@ -25,6 +33,11 @@ from loquent.types import Controls, MotionCodes, Photo, Portrait, Speech, Speech
 
 EXAMPLES = Path(__file__).parents[1] / "src/loquent/examples"
 MOTION, RENDERER = get_motion_preset("tiny"), get_autoencoder_preset("tiny-blend")
+PARTS = MoveParts(  # the first number is the lips', the second the head's, the third the eyes'
+    torch.diag(torch.tensor([1.0, 0, 0])),
+    torch.diag(torch.tensor([0, 1.0, 0])),
+    torch.diag(torch.tensor([0.04, 0.01, 0.01])),
+)
 
 
 class NoiseEncoder:
@@ -54,7 +67,7 @@ def implicit(tmp_path_factory) -> ImplicitSystem:
     state = {name: value.half().contiguous() for name, value in renderer.state_dict().items()}
     save_file(state, folder / "renderer" / "model.safetensors")
     space = CodeSpace(torch.tensor([0.1, 0.0, -0.1]), torch.tensor([[4.0, 1, 0], [0, 5, 0], [0, 1, 6]]))
-    save_generator(transformer, space, folder / "motion")
+    save_generator(transformer, space, PARTS, folder / "motion")
     crop_px = RENDERER.output_px
     return ImplicitSystem.from_pretrained(folder / "renderer", folder / "motion", NoiseEncoder(), crop_px)
 
@@ -88,12 +101,110 @@ def test_fitted_moves_are_decorrelated():
     torch.testing.assert_close(torch.cov(normal.T), torch.eye(3), atol=1e-4, rtol=0)
 
 
-def test_statistics_count_in_published_units():
-    portrait, last = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
-    start = WindowStart(1, portrait, last)
-    assert in_normal_units(get_setting("std_0.3"))(start).std.tolist() == pytest.approx([0.3 / USUAL_SPREAD] * 2)
-    torch.testing.assert_close(in_normal_units(get_setting("mean_last"))(start).mean, last)
-    assert not in_normal_units(get_setting("free"))(start).std.any()
+def test_statistics_count_in_codes_and_in_multiples_of_what_is_usual():
+    space, rest = (
+        CodeSpace(torch.tensor([0.1, 0.0, 0.2]), torch.diag(torch.tensor([5.0, 10, 10]))),
+        torch.full((3,), 0.1),
+    )
+    start = WindowStart(1, space.of_moves(-rest), torch.tensor([0.3, 0.4, -0.2]))  # the photo's code is 0
+
+    def asked(rule) -> Statistics:
+        return in_normal_units(rule, space, PARTS, rest)(start)
+
+    assert not asked(get_setting("free")).std.any()
+    assert not asked(get_setting("free")).mean.any()
+    torch.testing.assert_close(asked(get_setting("mean_last")).mean, start.last)
+    torch.testing.assert_close(asked(get_setting("mean_portrait")).mean, start.portrait, atol=1e-4, rtol=0)
+    times = 0.3 / USUAL_SPREAD
+    wanted = torch.tensor([times**0.3 * 0.2 * 5, times * 0.1 * 10, 0.1 * 10])  # lips follow less far, eyes not at all
+    torch.testing.assert_close(asked(get_setting("std_0.3")).std, wanted, atol=1e-4, rtol=1e-4)
+    own = Statistics(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.0, 2 * USUAL_SPREAD, 0.0]))
+    torch.testing.assert_close(space.moves(asked(lambda _: own).mean), before_tanh(own.mean) - rest)
+    torch.testing.assert_close(asked(lambda _: own).std, torch.tensor([1.0, 2.0, 1.0]))
+
+
+def test_amounts_and_blinks_act_on_their_part(implicit, portrait):
+    plain = before_tanh(torch.from_numpy(codes_of(implicit, portrait, Controls(steps=2), 30)))
+    for change, part in (({"lips": 0.5}, 0), ({"head": 0.5}, 1), ({"amount": 0.5}, slice(1, 3))):
+        changed = before_tanh(torch.from_numpy(codes_of(implicit, portrait, Controls(steps=2, **change), 30)))
+        factors = torch.ones(3)
+        factors[part] = 0.5
+        own = before_tanh(read_code(implicit.renderer, portrait))
+        torch.testing.assert_close(changed - own, factors * (plain - own), atol=2e-3, rtol=1e-2)
+
+
+def test_blinks_close_the_eyes_and_leave_the_rest():
+    rng = np.random.default_rng(0)
+    moves = np.cumsum(0.02 * rng.standard_normal((250, 3)), axis=0).astype(np.float32)
+    moves[:, 2] = 0.05 * rng.random(250)
+    closing = np.array([0, 0, 0.8], np.float32)
+    pieces = np.array_split(moves, [50, 57, 120])
+    blinked = np.concatenate(list(apply_blinks(pieces, Controls(), PARTS, closing)))
+    np.testing.assert_array_equal(blinked[:, :2], moves[:, :2])
+    closed = blinked[:, 2] / 0.8
+    assert closed.max() == pytest.approx(1, abs=0.01)
+    assert 1 <= ((closed[1:] > 0.5) & (closed[:-1] <= 0.5)).sum() <= 8
+    never = np.concatenate(list(apply_blinks(pieces, Controls(blinks=0), PARTS, closing)))
+    assert never[:, 2].max() < 0.1
+
+
+def test_codes_rest_in_pauses(implicit, portrait):
+    silence = np.zeros((60, 4), np.float32)
+    silence[25:40] = 1
+    rows = np.random.default_rng(0).standard_normal((60, 4, 3)).astype(np.float32)
+    spoken = [SpeechFeatures(rows, silence=silence)]
+    pieces = implicit.generator.generate(iter(spoken), portrait, Controls(steps=2))
+    speed = np.abs(np.diff(np.concatenate([piece.values for piece in pieces]), axis=0))
+    assert speed[28:31, 0].max() < 0.01 * speed[:22, 0].mean()
+    assert speed[28:38, 1].mean() < 0.5 * speed[:22, 1].mean()
+
+
+def test_codes_begin_at_the_face_at_rest_where_the_renderer_follows_landmarks(implicit, portrait):
+    basis = np.zeros((478, 2, 3), np.float32)
+    basis[13, 1, 0], basis[14, 1, 0] = -1, 1  # the lips' distance
+    basis[159, 1, 2], basis[145, 1, 2] = -1, 1  # an eye's
+    reader = PortraitReader(implicit.renderer, basis.reshape(956, 3))
+    own = before_tanh(read_code(implicit.renderer, portrait))
+    read = reader(portrait, 0.0)
+    torch.testing.assert_close(read.photo, own)
+    assert read.closing is not None
+    half = head_square(portrait.face.landmarks).side_px / 2
+    gap = portrait.face.landmarks[14, 1] - portrait.face.landmarks[13, 1]  # the example smiles with parted lips
+    assert float(own[0] - read.rest[0]) == pytest.approx(gap / half, rel=0.3)
+    eye = portrait.face.landmarks[145, 1] - portrait.face.landmarks[159, 1]
+    assert float(-read.closing[2]) == pytest.approx(eye / half, rel=0.3)
+    unsteered = PortraitReader(implicit.renderer, None)(portrait, 0.5)
+    assert unsteered.closing is None
+    torch.testing.assert_close(unsteered.rest, own)
+
+
+def test_codes_between_two_frames_lead_from_one_to_the_other(implicit, portrait):
+    first, last = codes_of(implicit, portrait, Controls(steps=2), 30)[[4, 21]]
+    share = np.linspace(0, 1, 9, dtype=np.float32)[:, None]
+    between = MotionCodes((1 - share) * first + share * last, SPACE)
+    renderer = implicit.as_system("ifmdm", "cpu").make_renderer(portrait, None)
+    frames = np.stack(list(renderer.render(between))).astype(np.float32)
+    steps = np.abs(np.diff(frames, axis=0)).mean((1, 2, 3))
+    whole = np.abs(frames[-1] - frames[0]).mean()
+    assert whole > 0
+    assert steps.max() < 0.5 * whole  # no jump
+    away = np.abs(frames - frames[0]).mean((1, 2, 3))
+    assert (np.diff(away) > 0).all()
+
+
+@pytest.mark.parametrize("statistics", ["free", "mean_portrait"])
+def test_a_minute_of_windows_does_not_drift(statistics):
+    system = load_system("ifmdm", options={"statistics": statistics})
+    assert isinstance(system.generator, ImplicitMotionGenerator)
+    speech = Speech(np.random.default_rng(0).normal(0, 0.1, 60 * 16_000).astype(np.float32))
+    features = list(system.encoder.encode(speech))
+    at_rest = PortraitMoves(torch.zeros(20), torch.zeros(20), None)
+    moves = np.concatenate(list(system.generator.sample(iter(features), at_rest, Controls(steps=4))))
+    normal = system.generator.space.of_moves(torch.from_numpy(moves)).numpy()
+    first, last = normal[:500], normal[-500:]
+    assert np.linalg.norm(last.mean(0) - first.mean(0)) < np.linalg.norm(first.std(0))
+    assert last.std(0).mean() < 1.5 * first.std(0).mean() + 0.1
+    assert np.abs(moves).max() < 1.5
 
 
 def test_statistics_come_from_options_and_from_the_track(implicit, portrait):

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from loquent.data.video_shards import VideoClip, VideoCorpus, VideoShardWriter, encode_picture
 from loquent.errors import LoquentError
 from loquent.models.ifmdm import Autoencoder, get_autoencoder_preset, get_motion_preset
-from loquent.models.ifmdm.code_space import CodeSpace
+from loquent.models.ifmdm.code_space import CodeSpace, MoveParts
 from loquent.training import ifmdm_motion_data as data
+from loquent.training.ifmdm_motion_losses import draw_asked, split_window, varied
 from loquent.types import ARKIT_INDEX, MOTION_DIM
 from recipe_check import check_debug_recipe
 
@@ -46,6 +47,56 @@ def test_speech_goes_with_its_codes(windows):
     for heard, seen in zip(batch.speech[:, :, 0, 0], codes[:, :, 0], strict=True):
         inside = heard != 0  # zeros lie beyond an utterance's end
         assert torch.corrcoef(torch.stack([heard[inside], seen[inside]]))[0, 1] > 0.9
+
+
+def test_windows_vary_only_where_the_statistics_say_so():
+    random = torch.Generator().manual_seed(0)
+    dim, count = 4, 400
+    space = CodeSpace(torch.zeros(dim), torch.diag(torch.tensor([2.0, 4, 5, 10])))
+    lips, head = (torch.diag(torch.tensor(row)) for row in ([1.0, 0, 0, 0], [0, 1.0, 1.0, 0]))
+    parts = MoveParts(lips, head, 0.01 * torch.eye(dim))
+    moves = 0.05 * torch.randn(count, 9, dim, generator=random)
+    window = split_window(space.of_moves(moves), torch.zeros(count, 9, 1, 1), photo=torch.zeros(count, dim))
+    drops = draw_asked(count, random)
+    made = varied(window, drops, space, parts, random)
+    whole = space.moves(torch.cat([made.hint[:, None], made.motion], 1))
+    ratio = whole.std(1) / moves.std(1)
+    shift = (whole - moves).mean(1)
+    torch.testing.assert_close(ratio[drops.std], torch.ones_like(ratio[drops.std]), rtol=0.1, atol=0)  # but where bent
+    assert not shift[drops.mean].abs().gt(0.05).any()
+    told = ~drops.std & (ratio[:, 1] != 1)
+    assert ratio[told, 1].max() > 4
+    assert ratio[told, 1].min() < 0.5
+    assert ratio[told, 0].min() > 0.95  # lips never less than in the corpus
+    assert ratio[told, 0].max() < 2
+    assert shift[~drops.mean][:, 1].abs().max() > 0.3
+    assert shift[:, [0, 3]].abs().max() < 0.05
+    assert whole.abs().max() < 1.4
+    torch.testing.assert_close(made.std, space.of_moves(whole).std(1))
+    # of the mean, the head's is always true
+    torch.testing.assert_close(made.mean @ head, space.of_moves(whole).mean(1) @ head, atol=1e-4, rtol=1e-4)
+
+
+def test_conditions_are_dropped_as_they_will_be_missing():
+    drawn = draw_asked(4000, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn.joint, drawn.speech)
+    free = (drawn.mean & drawn.std).float().mean()
+    one = (drawn.mean ^ drawn.std).float().mean()
+    assert free > 0.35
+    assert one > 0.45
+    assert drawn.speech.float().mean() < 0.2
+
+
+def test_parts_are_told_from_each_other():
+    random = torch.Generator().manual_seed(0)
+    lips, head, others = (torch.randn(3000, size, generator=random) for size in (2, 3, 1))
+    mixing = torch.linalg.qr(torch.randn(6, 6, generator=random)).Q
+    groups = [lips, head, others]
+    each = [group @ mixing[start : start + group.shape[1]] for group, start in zip(groups, (0, 2, 5), strict=True)]
+    moves = sum(each) + torch.zeros(6)
+    parts = MoveParts.fitted(moves, lips, head, others, torch.eye(6))
+    torch.testing.assert_close(moves @ parts.lips, each[0], atol=0.02, rtol=0.02)
+    torch.testing.assert_close(moves @ parts.head, each[1], atol=0.02, rtol=0.02)
 
 
 def test_a_folder_without_codes_is_refused(tmp_path):

@@ -31,7 +31,7 @@ _LIKELY = 0.1  # rise of the lids that counts as such a moment
 _BEFORE, _AFTER = 3, 8  # frames that a blink's shape covers
 _LID_REACH = 5  # frames on either side over which the lids' rest is their lowest value
 _MOST_HANGING = 0.35
-_LIDS = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
+LIDS = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
 _WIDE = [ARKIT_INDEX["eyeWideLeft"], ARKIT_INDEX["eyeWideRight"]]
 _SQUINT = [ARKIT_INDEX["eyeSquintLeft"], ARKIT_INDEX["eyeSquintRight"]]
 
@@ -61,7 +61,7 @@ class BlinkLayer:
         context, first = 0, 0  # frames of context, and the number of the first frame after them
         for piece in pieces:
             held = piece if held is None else Motion.concatenate([held, piece])
-            lids = held.expression[:, _LIDS].mean(1)
+            lids = held.expression[:, LIDS].mean(1)
             known = first - context + len(held)
             while self._next + _REACH < known:
                 self._place(lids, first - context, known)
@@ -74,7 +74,7 @@ class BlinkLayer:
         if held is not None:
             known = first - context + len(held)
             while self._next < known:
-                self._place(held.expression[:, _LIDS].mean(1), first - context, known)
+                self._place(held.expression[:, LIDS].mean(1), first - context, known)
             if len(held) > context:
                 yield self._draw(held, first, context, len(held) - context)
 
@@ -127,8 +127,8 @@ class BlinkLayer:
                 np.maximum(part, shape[low - start : high - start], out=part)
         self._events = [(start, shape) for start, shape in self._events if start + len(shape) > first + count]
         expression = held.expression[context : context + count].copy()
-        rest = _resting_lids(held.expression[:, _LIDS])[context : context + count]
-        expression[:, _LIDS] = rest * (1 - blink) + blink
+        rest = _resting_lids(held.expression[:, LIDS])[context : context + count]
+        expression[:, LIDS] = rest * (1 - blink) + blink
         expression[:, _WIDE] *= 1 - blink
         expression[:, _SQUINT] += 0.08 * blink
         return replace(held[context : context + count], expression=np.clip(expression, 0, 1))

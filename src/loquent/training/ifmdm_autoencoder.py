@@ -34,7 +34,7 @@ from loquent.face.topology import NUM_LANDMARKS
 from loquent.models.ifmdm import Appearance, Autoencoder, Discriminator, get_autoencoder_preset
 from loquent.models.ifmdm.config import AutoencoderConfig
 from loquent.models.ifmdm.output import Sketch, compose, shrink
-from loquent.models.ifmdm.weights import save_autoencoder
+from loquent.models.ifmdm.weights import STEERING, save_autoencoder
 from loquent.nn.weights import load_exactly
 from loquent.training.checkpoint import load_checkpoint
 from loquent.training.ifmdm_batches import PairBatch, landmark_weights, open_groups
@@ -358,7 +358,7 @@ def train_autoencoder(config: AutoencoderRecipe, data: Path, output: Path, devic
     def save(average: nn.Module, step: int) -> None:
         assert isinstance(average, SteeredAutoencoder)
         save_autoencoder(average.autoencoder, output / "weights")
-        save_file({"basis": average.basis.contiguous()}, output / "weights" / "steering.safetensors")
+        save_file({"basis": average.basis.contiguous()}, output / "weights" / STEERING)
 
     return train_together(learners, turns, groups.batch, config.train, output, on_save=save, device=device)
 

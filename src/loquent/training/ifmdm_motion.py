@@ -5,41 +5,54 @@ loquent train ifmdm-motion --data CODES --output RUN
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from loquent.diffusion.gaussian import Schedule, linear_betas
 from loquent.models.ifmdm.config import MotionConfig, get_motion_preset
-from loquent.models.ifmdm.generate import save_generator
+from loquent.models.ifmdm.generate import load_transformer, save_generator
 from loquent.models.ifmdm.transformer import Drops, MotionDiffusionTransformer
 from loquent.training.ifmdm_motion_data import CodeWindows, write_debug_moves
-from loquent.training.ifmdm_motion_losses import MotionWindow, draw_drops, motion_losses
+from loquent.training.ifmdm_motion_losses import MotionWindow, draw_asked, draw_drops, motion_losses, varied
 from loquent.training.loop import TrainSettings, train
 from loquent.training.recipes import Recipe
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor, nn
+
+Vary = Callable[[MotionWindow, Drops, torch.Generator], MotionWindow]
 
 
 class MotionLoss:
-    """The training step's loss, for `loquent.training.loop.train`: published terms, without weights."""
+    """The training step's loss, for `loquent.training.loop.train`: published terms, without weights.
 
-    def __init__(self) -> None:
+    Args:
+        vary: makes windows of what the corpus does not hold; conditions are then dropped as users leave them out. None:
+            as published.
+        velocity: weight of our term for trembling.
+    """
+
+    def __init__(self, vary: Vary | None = None, velocity: float = 0.0) -> None:
         self.schedule = Schedule.full(linear_betas())
+        self.vary = vary
+        self.velocity = velocity
 
     def __call__(self, network: nn.Module, batch: MotionWindow, random: torch.Generator) -> dict[str, Tensor]:
         assert isinstance(network, MotionDiffusionTransformer)
         count, device = len(batch.motion), batch.motion.device
         step = torch.randint(len(self.schedule), (count,), generator=random).to(device)
         noise = torch.randn(batch.motion.shape, generator=random).to(device)
-        drops = Drops(**{name: value.to(device) for name, value in vars(draw_drops(count, random)).items()})
+        drawn = draw_drops(count, random) if self.vary is None else draw_asked(count, random)
+        drops = Drops(**{name: value.to(device) for name, value in vars(drawn).items()})
+        if self.vary is not None:
+            batch = self.vary(batch, drops, random)
         terms = motion_losses(network, self.schedule, batch, step, noise, drops)
         means = {name: value.float().mean() for name, value in terms.items()}
-        return {"loss": means["noise"] + means["bound"], **means}
+        return {"loss": means["noise"] + means["bound"] + self.velocity * means["velocity"], **means}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +62,9 @@ class MotionRecipe:
     train: TrainSettings
     network: MotionConfig
     batch_size: int = 24
+    begin_with: str = ""  # folder of weights to go on from, in their space; "": afresh
+    vary: bool = False  # windows move more, less and elsewhere than the corpus where the statistics say so; ours
+    velocity: float = 0.0  # weight of the error of motion's differences from frame to frame; ours
 
 
 def train_transformer(
@@ -57,14 +73,23 @@ def train_transformer(
     """Trains on codes; the averaged weights are written to `output`/weights at every save."""
     torch.manual_seed(config.train.seed)
     network = config.network
-    windows = CodeWindows(data, network.num_frames, network.vectors_per_frame, config.batch_size, config.train.seed)
+    transformer, space = MotionDiffusionTransformer(network), None
+    if config.begin_with:
+        transformer, space, _ = load_transformer(Path(config.begin_with))
+    windows = CodeWindows(
+        data, network.num_frames, network.vectors_per_frame, config.batch_size, config.train.seed, space
+    )
+    space, parts = windows.space, windows.parts
 
     def save(ema: nn.Module, step: int) -> None:
         assert isinstance(ema, MotionDiffusionTransformer)
-        save_generator(ema, windows.space, output / "weights")
+        save_generator(ema, space, parts, output / "weights")
 
-    transformer = MotionDiffusionTransformer(network)
-    ema = train(transformer, MotionLoss(), windows.batch, config.train, output, save, device=device)
+    def vary(window: MotionWindow, drops: Drops, random: torch.Generator) -> MotionWindow:
+        return varied(window, drops, space, parts, random)
+
+    loss = MotionLoss(vary if config.vary else None, config.velocity)
+    ema = train(transformer.train(), loss, windows.batch, config.train, output, save, device=device)
     assert isinstance(ema, MotionDiffusionTransformer)
     return ema
 
@@ -84,12 +109,14 @@ _PUBLISHED = replace(
 )  # fmt: skip
 RECIPE = Recipe(
     presets={
-        "starter": MotionRecipe(train=_STARTER, network=get_motion_preset("starter")),
+        "starter": MotionRecipe(train=_STARTER, network=get_motion_preset("starter"), vary=True, velocity=1.0),
         "published": MotionRecipe(train=_PUBLISHED, network=get_motion_preset("a0"), batch_size=128),
         "debug": MotionRecipe(
             train=TrainSettings(steps=40, learning_rate=1e-2, warmup_steps=2, save_every=24, log_every=8),
             network=get_motion_preset("tiny"),
             batch_size=8,
+            vary=True,
+            velocity=1.0,
         ),
     },
     run=train_transformer,

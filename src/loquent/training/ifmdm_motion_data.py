@@ -7,7 +7,8 @@ RENDERER is a trained renderer, or the basis by which a steered one was trained,
 every frame of hours of speech would take days on a processor, so a small network learns from those frames how
 codes move with face parameters, and writes the movement of the whole corpus, as spoken by many people.
 
-A *move* is how far a code is from that of the person's photo, both before the tanh that ends the motion head.
+A *move* is how far a code is from that of the person's face at rest, both before the tanh that ends the motion head. The
+photo need not show the face at rest: an utterance begins at the photo's own move.
 
 Shape letters: K frames read, P people, M motion numbers, N frames of the corpus, U utterances.
 """
@@ -32,13 +33,13 @@ from torch.nn import functional as F
 
 from loquent.data.video_shards import VideoCorpus
 from loquent.errors import LoquentError
-from loquent.models.ifmdm.code_space import CodeSpace, before_tanh
+from loquent.models.ifmdm.code_space import CodeSpace, MoveParts, before_tanh
 from loquent.models.ifmdm.config import get_motion_preset
 from loquent.models.ifmdm.weights import load_autoencoder
-from loquent.motion.controls import apply_controls
+from loquent.motion.controls import LIP_CHANNELS, apply_controls
 from loquent.motion.face_model import fit_face
 from loquent.training.ifmdm_motion_losses import MotionWindow, split_window
-from loquent.types import EMOTIONS, MOTION_DIM, Controls, Motion
+from loquent.types import ARKIT_NAMES, EMOTIONS, MOTION_DIM, Controls, Motion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,10 +54,13 @@ logger = logging.getLogger(__name__)
 _BATCH = 16  # frames read at once
 _RISE_FRAMES = 10  # in which a face goes from the photo's expression to speaking
 _NEUTRAL_SHARE = 0.6  # utterances with a stronger emotion are left out: nothing would tell the transformer of it
+_HEAD_AMOUNT, _HEAD_AMOUNT_SPREAD = 0.1, 0.4  # of the logarithm
 _HEAD_LIMIT_RAD = np.radians([15.0, 25.0, 15.0]).astype(np.float32)  # what the video corpus shows
 _START_SHARE = 0.2  # of the windows begin where an utterance begins, at the photo's own expression
+_STRETCH_FRAMES = 64  # over which the usual spread is taken: a window
 _TAIL_ROWS = 16  # a window may reach that far beyond an utterance's end
-_MOVES, _SPACE, _EXTRACTED, _INDEX = "moves-{}.npy", "space.safetensors", "extracted.safetensors", "index.json"
+_MOVES, _PHOTOS = "moves-{}.npy", "photos-{}.npy"
+_SPACE, _EXTRACTED, _INDEX = "space.safetensors", "extracted.safetensors", "index.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,15 +227,11 @@ def _explained(writer: CodeWriter, extracted: Extracted) -> float:
 
 
 def perform(motion: NDArray[np.float32], rest: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """The motion of an utterance (T, 62) as another person makes it: with some of their photo's expression (52,), their
-    own amount of head movement, and beginning as the photo."""
-    amount = float(np.exp(rng.normal(0, 0.5)))
-    controls = Controls(
-        keep_expression=float(rng.uniform(0.2, 0.7)), head=min(2.0, amount), lips=float(rng.uniform(1, 1.2))
-    )
-    played = next(apply_controls([Motion.from_vector(motion)], controls, rest)).to_vector()
-    if amount > 1.6:  # now and then far more than speech has, for statistics that ask for it
-        played[:, 52:58] *= rng.uniform(1, 3)
+    """The motion of an utterance (T, 62) as another person makes it: with their own amount of head movement, and beginning
+    with the expression of their photo (52,)."""
+    amount = float(np.exp(rng.normal(_HEAD_AMOUNT, _HEAD_AMOUNT_SPREAD)))
+    controls = Controls(keep_expression=0, head=min(2.0, amount), lips=float(rng.uniform(1, 1.2)))
+    played = next(apply_controls([Motion.from_vector(motion)], controls)).to_vector()
     played[:, 52:55] = _HEAD_LIMIT_RAD * np.tanh(played[:, 52:55] / _HEAD_LIMIT_RAD)
     still = np.zeros(MOTION_DIM, np.float32)
     still[:52] = rest
@@ -242,17 +242,28 @@ def perform(motion: NDArray[np.float32], rest: NDArray[np.float32], rng: np.rand
 def write_moves(
     writer: CodeWriter, rest: NDArray[np.float32], features: Path, out: Path, copies: int, seed: int = 0
 ) -> None:
-    """Writes moves-0.npy ... (N, M): the corpus of a feature cache as people with expressions `rest` (P, 52) speak it."""
+    """Writes moves-0.npy ... (N, M) and photos-0.npy ... (U, M): the corpus of a feature cache as people with expressions
+    `rest` (P, 52) speak it, and the moves of their photos."""
     motion, starts = np.load(features / "motion.npy", mmap_mode="r"), np.load(features / "starts.npy")
     for number in range(copies):
         rng = np.random.default_rng((seed, number))
-        parts = []
+        parts, photos = [], []
         for first, end in pairwise(starts):
             still = rest[rng.integers(len(rest))]
-            played = torch.from_numpy(perform(np.asarray(motion[first:end], np.float32), still, rng))
-            with torch.no_grad():
-                parts.append(writer(played, torch.from_numpy(still).expand(len(played), -1)).half().numpy())
+            played = perform(np.asarray(motion[first:end], np.float32), still, rng)
+            photo = np.pad(still, (0, MOTION_DIM - len(still)))
+            written = _write_from_rest(writer, np.concatenate([photo[None], played]))
+            photos.append(written[0])
+            parts.append(written[1:])
         np.save(out / _MOVES.format(number), np.concatenate(parts))
+        np.save(out / _PHOTOS.format(number), np.stack(photos))
+
+
+@torch.no_grad()
+def _write_from_rest(writer: CodeWriter, motion: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Moves (T, M) of motion (T, 62)."""
+    at_rest = torch.zeros(len(motion), len(ARKIT_NAMES))
+    return writer(torch.from_numpy(motion), at_rest).half().numpy()
 
 
 def build(
@@ -273,7 +284,7 @@ def build(
         moves = writer(extracted.motion, extracted.rest[extracted.person])
     if like is not None:
         space = turned(space, moves, load_file(like / _SPACE)["normal"])
-    save_space(space, moves, out)
+    save_space(space, moves, fit_parts(extracted, out), out)
     for path in (*sorted(features.glob("features-*.npy")), features / "starts.npy", features / "emotion.npy"):
         link = out / path.name
         link.unlink(missing_ok=True)
@@ -290,36 +301,64 @@ def turned(space: CodeSpace, moves: Tensor, wanted: Tensor) -> CodeSpace:
     return CodeSpace(space.mean, space.basis @ left @ right)
 
 
-def save_space(space: CodeSpace, moves: Tensor, folder: Path) -> None:
-    """Writes a space, and the moves of the frames read (K, M) as it shows them."""
-    values = {"mean": space.mean, "basis": space.basis.contiguous(), "normal": space.of_moves(moves)}
-    save_file(values, folder / _SPACE)
+def fit_parts(extracted: Extracted, folder: Path) -> MoveParts:
+    """Parts of moves from frames whose face parameters are known; their usual spread from a folder's moves."""
+    motion = extracted.motion.clone()
+    motion[:, : len(ARKIT_NAMES)] -= extracted.rest[extracted.person]
+    moves = before_tanh(extracted.codes) - before_tanh(extracted.photo_codes[extracted.person])
+    head = [*range(len(ARKIT_NAMES), len(ARKIT_NAMES) + 6)]
+    others = [index for index in range(MOTION_DIM) if index not in {*LIP_CHANNELS, *head}]
+    written = torch.from_numpy(np.load(folder / _MOVES.format(0)).astype(np.float32))
+    return MoveParts.fitted(moves, motion[:, LIP_CHANNELS], motion[:, head], motion[:, others], _spread_within(written))
 
 
-def load_space(folder: Path) -> CodeSpace:
-    """The space of some material."""
+def _spread_within(moves: Tensor) -> Tensor:
+    """Covariance (M, M) of moves (N, M) about the mean of each stretch of `_STRETCH_FRAMES`."""
+    length = min(_STRETCH_FRAMES, len(moves))
+    stretches = moves[: len(moves) // length * length].unflatten(0, (-1, length))
+    away = (stretches - stretches.mean(1, keepdim=True)).flatten(0, 1)
+    return away.T @ away / (len(away) - len(stretches))
+
+
+def save_space(space: CodeSpace, moves: Tensor, parts: MoveParts, folder: Path) -> None:
+    """Writes a space, its parts, and the moves of the frames read (K, M) as it shows them."""
+    values = {"mean": space.mean, "basis": space.basis, "normal": space.of_moves(moves), **vars(parts)}
+    save_file({name: value.contiguous() for name, value in values.items()}, folder / _SPACE)
+
+
+def load_space(folder: Path) -> tuple[CodeSpace, MoveParts]:
+    """The space of some material, and the parts of its moves."""
     values = load_file(folder / _SPACE)
-    return CodeSpace(values["mean"], values["basis"])
+    return CodeSpace(values["mean"], values["basis"]), MoveParts(values["lips"], values["head"], values["usual"])
 
 
 class CodeWindows:
-    """Random windows of the material, in the normal space.
+    """Random windows of the material, in its normal space or another one.
 
     Raises:
         LoquentError: the folder holds no material.
     """
 
-    def __init__(self, folder: Path, num_frames: int, vectors_per_frame: int, batch_size: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        num_frames: int,
+        vectors_per_frame: int,
+        batch_size: int,
+        seed: int = 0,
+        space: CodeSpace | None = None,
+    ) -> None:
         if not (folder / _INDEX).is_file():
             raise LoquentError(f"{folder} holds no motion codes; run `python -m loquent.training.ifmdm_motion_data`")
         copies = json.loads((folder / _INDEX).read_text())["copies"]
         self.num_frames, self.vectors_per_frame = num_frames, vectors_per_frame
         self.batch_size, self.seed = batch_size, seed
-        self.space = load_space(folder)
+        own, self.parts = load_space(folder)
+        self.space = own if space is None else space
         self.features = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("features-*.npy"))]
         self.starts = np.load(folder / "starts.npy")
-        self._photo = self.space.of_moves(torch.zeros_like(self.space.mean)).numpy()
         self._moves = [self._normal(folder / _MOVES.format(number)) for number in range(copies)]
+        self._photos = [self._normal(folder / _PHOTOS.format(number)) for number in range(copies)]
         lengths = np.diff(self.starts).astype(np.float64)
         calm = np.load(folder / "emotion.npy")[:, EMOTIONS.index("neutral")] >= _NEUTRAL_SHARE
         weights = lengths * calm * (lengths >= num_frames - _TAIL_ROWS)
@@ -334,24 +373,26 @@ class CodeWindows:
         """The batch of a step; utterances are drawn in proportion to their length."""
         rng = np.random.default_rng((self.seed, step))
         items = [self._window(rng) for _ in range(self.batch_size)]
-        motion, speech = (torch.from_numpy(np.stack(parts)) for parts in zip(*items, strict=True))
-        return split_window(motion, speech)
+        motion, speech, photo = (torch.from_numpy(np.stack(parts)) for parts in zip(*items, strict=True))
+        return split_window(motion, speech, photo)
 
     def _window(self, rng: np.random.Generator) -> Iterator[NDArray[np.float32]]:
-        """Motion (frames + 1, M), the hint first, and speech vectors (frames + 1, V, A)."""
+        """Motion (frames + 1, M), the hint first, speech vectors (frames + 1, V, A), and the photo's motion (M,)."""
         number = int(np.searchsorted(self._cumulative[:-1], rng.random(), side="right"))
-        moves = self._moves[rng.integers(len(self._moves))]
+        copy = rng.integers(len(self._moves))
+        moves, photo = self._moves[copy], self._photos[copy][number].astype(np.float32)
         features = self.features[rng.integers(len(self.features))]
         first, end = int(self.starts[number]), int(self.starts[number + 1])
         latest = max(first, min(end - 1, end - self.num_frames + _TAIL_ROWS))
         start = first if rng.random() < _START_SHARE else int(rng.integers(first, latest + 1))
         stop = min(end, start + self.num_frames)
         missing = self.num_frames - (stop - start)
-        hint = self._photo if start == first else moves[start - 1]
+        hint = photo if start == first else moves[start - 1].astype(np.float32)
         motion = np.pad(moves[start:stop].astype(np.float32), ((0, missing), (0, 0)), mode="edge")
         heard = np.pad(features[start:stop].astype(np.float32), ((1, missing), (0, 0), (0, 0)))
-        yield np.concatenate([hint[None].astype(np.float32), motion])
+        yield np.concatenate([hint[None], motion])
         yield heard.reshape(len(heard), self.vectors_per_frame, -1)
+        yield photo
 
 
 def write_debug_moves(folder: Path) -> None:
@@ -365,9 +406,12 @@ def write_debug_moves(folder: Path) -> None:
     np.save(folder / "starts.npy", np.array([0, 70, 85, 150]))
     np.save(folder / "emotion.npy", np.eye(len(EMOTIONS), dtype=np.float32)[[EMOTIONS.index("neutral")] * 3])
     np.save(folder / _MOVES.format(0), moves.astype(np.float16))
+    np.save(folder / _PHOTOS.format(0), np.zeros((3, config.motion_dim), np.float16))
     values = torch.from_numpy(moves)
     noise = torch.from_numpy(rng.standard_normal(moves.shape).astype(np.float32))
-    save_space(CodeSpace.fitted(values + 0.01 * noise), values, folder)
+    half = torch.eye(config.motion_dim) / 2
+    parts = MoveParts(half, half.clone(), _spread_within(values))
+    save_space(CodeSpace.fitted(values + 0.01 * noise), values, parts, folder)
     (folder / _INDEX).write_text(json.dumps({"copies": 1}) + "\n")
 
 

@@ -9,7 +9,11 @@ import numpy as np
 import torch
 
 from loquent.face.crop import Square, cut, head_square
+from loquent.models.ifmdm.code_space import before_tanh
 from loquent.models.ifmdm.drawing import PortraitDrawer
+from loquent.models.ifmdm.generate import PortraitMoves
+from loquent.motion.controls import BLINK_CHANNELS, KEPT_CHANNELS
+from loquent.motion.face_model import fit_face
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +45,32 @@ def read_code(network: Autoencoder, portrait: Portrait) -> Tensor:
     crop = cut(portrait.photo.pixels, head_square(portrait.face.landmarks), network.config.output_px)
     device = next(network.parameters()).device
     return network.own_motion(to_tensor(crop.pixels).to(device))[0].float().cpu()
+
+
+class PortraitReader:
+    """Tells where a portrait's codes begin.
+
+    Args:
+        network: the renderer.
+        basis: (956, M), by which its codes follow landmarks (steering.safetensors); None where they follow nothing known.
+    """
+
+    def __init__(self, network: Autoencoder, basis: NDArray[np.float32] | None) -> None:
+        self._network, self._basis = network, basis
+
+    def __call__(self, portrait: Portrait, keep_expression: float) -> PortraitMoves:
+        photo = before_tanh(read_code(self._network, portrait))
+        if self._basis is None:
+            return PortraitMoves(photo, photo, None)
+        shape = fit_face(portrait.face.landmarks)
+        rest = np.zeros_like(shape.rest_expression)
+        rest[KEPT_CHANNELS] = keep_expression * shape.rest_expression[KEPT_CHANNELS]
+        closed = rest.copy()
+        closed[BLINK_CHANNELS] = 1
+        points = shape.landmarks(np.stack([shape.rest_expression, rest, closed]))[..., :2]
+        half = head_square(portrait.face.landmarks).side_px / 2
+        to_rest, to_closed = torch.from_numpy(np.diff(points, axis=0).reshape(2, -1) / half @ self._basis).float()
+        return PortraitMoves(photo, photo + to_rest, to_closed)
 
 
 class ImplicitRenderer:

@@ -10,9 +10,9 @@ import torch
 from loquent.errors import ControlsError, WeightsError
 from loquent.models.ifmdm.drawing import PortraitDrawer
 from loquent.models.ifmdm.generate import SPACE, ImplicitMotionGenerator
-from loquent.models.ifmdm.portrait import ImplicitRenderer, read_code
+from loquent.models.ifmdm.portrait import ImplicitRenderer, PortraitReader
 from loquent.models.ifmdm.statistics import Statistics, get_setting
-from loquent.models.ifmdm.weights import load_autoencoder
+from loquent.models.ifmdm.weights import load_autoencoder, load_steering
 from loquent.options import parse_options
 from loquent.speech.encoder import SUBFRAMES, LogMelEncoder
 from loquent.systems import WEIGHTS_DIR, System
@@ -81,9 +81,8 @@ class ImplicitSystem:
             WeightsError: a file is missing or does not fit.
         """
         network = load_autoencoder(renderer, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        generator = ImplicitMotionGenerator.from_pretrained(
-            motion, lambda portrait: read_code(network, portrait), device
-        )
+        reader = PortraitReader(network, load_steering(renderer))
+        generator = ImplicitMotionGenerator.from_pretrained(motion, reader, device)
         return ImplicitSystem(network, generator, encoder, crop_px or network.config.output_px)
 
     def as_system(self, name: str, device: str, options: IfmdmOptions | None = None) -> System:

@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from loquent.models.ifmdm.config import MotionConfig
     from loquent.models.ifmdm.discriminator import Discriminator
     from loquent.models.ifmdm.transformer import MotionDiffusionTransformer
+
+STEERING = "steering.safetensors"  # beside the weights of a renderer that was steered by landmarks
 
 # Published -> ours; None: without effect in the published network, or rebuilt at construction, so dropped.
 _CONV_LAYER = {"0.weight": "conv.weight", "1.bias": "activation.bias"}
@@ -225,6 +229,12 @@ def load_autoencoder(folder: Path, device: str = "cpu") -> Autoencoder:
     path = folder / "model.safetensors"
     load_exactly(network, read_weights(path), str(path))
     return network.to(device).eval()
+
+
+def load_steering(folder: Path) -> NDArray[np.float32] | None:
+    """The map from landmarks to codes, (956, M), by which the renderer in a folder was trained; None if it was not."""
+    path = folder / STEERING
+    return read_weights(path)["basis"].numpy() if path.is_file() else None
 
 
 def save_autoencoder(network: Autoencoder, folder: Path) -> None:
