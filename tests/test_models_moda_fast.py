@@ -9,7 +9,6 @@ from loquent.models.moda import ModaConfig, MotionTransformer
 from loquent.models.moda.config import get_preset
 from loquent.models.moda.fast import FastMotionTransformer
 from loquent.models.moda.sampling import WindowedSampler
-from loquent.nn.packed import PackedLinear
 
 PUBLISHED = ModaConfig(
     hidden_dim=32,
@@ -77,14 +76,3 @@ def test_the_same_motion_and_a_tenth_of_the_steps_can_be_saved():
     fewer = sample(WindowedSampler(fast, reuse_below=0.002))
     assert len(calls) == 19 * 2
     assert (fewer - wanted).abs().max() < 2e-3 * wanted.abs().max()  # 0.001 times what the velocity changes by
-
-
-def test_packed_products_are_products():
-    linear = torch.nn.Linear(24, 40)
-    x = torch.randn(2, 5, 24)
-    with torch.no_grad():
-        torch.testing.assert_close(PackedLinear.of(linear)(x), linear(x))
-        wanted = torch.nn.functional.gelu(linear(x), approximate="tanh")
-        torch.testing.assert_close(PackedLinear.of(linear, "gelu_tanh")(x), wanted)
-        half = PackedLinear.of(torch.nn.Linear(24, 40, bias=False).double())  # cannot be packed
-        assert half(x.double()).shape == (2, 5, 40)

@@ -190,11 +190,8 @@ class TriplaneAutoencoder(nn.Module):
         Raises:
             VideoError: the clip has another size.
         """
-        config = self.config
-        wanted = (3, config.num_frames, config.size_px, config.size_px)
-        if tuple(video.shape[1:]) != wanted:
-            raise VideoError(f"a clip has shape {tuple(video.shape[1:])}; this autoencoder wants {wanted}")
-        volume = self.encoder(self.patch_in(_patches(video, config.side)))  # (B, T, S, S, C)
+        check_clips(video, self.config)
+        volume = self.encoder(self.patch_in(_patches(video, self.config.side)))  # (B, T, S, S, C)
         return torch.cat([self._pool(plane, volume).flatten(2) for plane in PLANES], dim=-1)
 
     def _pool(self, plane: str, volume: Tensor) -> Tensor:
@@ -244,6 +241,16 @@ class TriplaneAutoencoder(nn.Module):
             self.from_latent[plane](picture).unsqueeze(1 + _POOLED_AXIS[plane])
             for plane, picture in zip(PLANES, planes, strict=True)
         )
+
+
+def check_clips(video: Tensor, config: AutoencoderConfig) -> None:
+    """
+    Raises:
+        VideoError: clips (B, 3, T, R, R) have another size than an autoencoder wants.
+    """
+    wanted = (3, config.num_frames, config.size_px, config.size_px)
+    if tuple(video.shape[1:]) != wanted:
+        raise VideoError(f"a clip has shape {tuple(video.shape[1:])}; this autoencoder wants {wanted}")
 
 
 def _patches(video: Tensor, side: int) -> Tensor:

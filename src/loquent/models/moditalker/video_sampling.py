@@ -18,6 +18,7 @@ from loquent.diffusion.gaussian import Schedule, add_noise, last_sample
 from loquent.diffusion.stochastic import from_clean, from_noise, root_linear_betas, stochastic_ddim, truncated_timesteps
 from loquent.diffusion.takes import full_windows, join_takes, keep_known
 from loquent.errors import ControlsError, VideoError, WeightsError
+from loquent.models.moditalker.fast import FastAutoencoder, FastUNet, fast_autoencoder, fast_unet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -67,27 +68,35 @@ class Conditions(NamedTuple):
         return Conditions(*(torch.where(keep[:, None, None], latent, 0) for latent in self))
 
 
-def guided(network: LatentUNet, conditions: Conditions, scale: float) -> Network:
+def guided(network: LatentUNet | FastUNet, conditions: Conditions, scale: float) -> Network:
     """The denoiser with its conditions, guided by all of them together.
 
     Raises:
         ControlsError: guidance is asked of weights that never did without conditions.
     """
     if scale == 1:
-        return lambda x, timestep: network(x, timestep, *conditions)
+        return _told(network, conditions)
     if not network.config.condition_dropout:
         raise ControlsError(
             f"guidance is {scale}, but these weights were trained with all conditions at all times, as published; "
             f"leave it at 1 or use weights whose configuration has condition_dropout"
         )
     nothing = conditions.dropped(torch.zeros(len(conditions.pose), dtype=torch.bool, device=conditions.pose.device))
-    both = Conditions(*(torch.cat(pair) for pair in zip(conditions, nothing, strict=True)))
+    both = _told(network, Conditions(*(torch.cat(pair) for pair in zip(conditions, nothing, strict=True))))
 
     def predict(x: Tensor, timestep: Tensor) -> Tensor:
-        conditional, unconditional = network(x.repeat(2, 1, 1), timestep.repeat(2), *both).chunk(2)
+        conditional, unconditional = both(x.repeat(2, 1, 1), timestep.repeat(2)).chunk(2)
         return guide(unconditional, conditional, scale)
 
     return predict
+
+
+def _told(network: LatentUNet | FastUNet, conditions: Conditions) -> Network:
+    """The denoiser with its conditions."""
+    if isinstance(network, FastUNet):
+        told = network.embed(*conditions)
+        return lambda x, timestep: network.denoise(x, timestep, told)
+    return lambda x, timestep: network(x, timestep, *conditions)
 
 
 def kept_timesteps(steps: int, strength: float, num_timesteps: int) -> list[int]:
@@ -174,7 +183,8 @@ class VideoSampler:
             raise ControlsError(
                 f"windows of {num_frames} frames cannot overlap by {settings.overlap}; choose 0 to {num_frames // 2}"
             )
-        self.pictures, self.dots, self.network, self.settings = pictures, dots, network, settings
+        self.pictures, self.dots = fast_autoencoder(pictures), fast_autoencoder(dots)
+        self.network, self.settings = fast_unet(network), settings
         self._sampler = LatentSampler(settings)
 
     @torch.no_grad()
@@ -202,8 +212,8 @@ class VideoSampler:
             VideoError: pictures have another size, or there are fewer driving frames than landmarks or more.
         """
         num_frames, overlap = self.pictures.config.num_frames, self.settings.overlap
-        still = self._encode_still(portrait)
-        still_pose = self._encode_still(pose) if isinstance(pose, torch.Tensor) else None
+        still = encode_still(self.pictures, portrait)
+        still_pose = encode_still(self.pictures, pose) if isinstance(pose, torch.Tensor) else None
         driving = iter(()) if isinstance(pose, torch.Tensor) else full_windows(pose, num_frames, overlap)
         reference = still
 
@@ -218,16 +228,12 @@ class VideoSampler:
             if known is not None:
                 take = keep_known(take, known, overlap)
             if self.settings.reference == "last":
-                reference = self._encode_still(take[window.num_real - 1])
+                reference = encode_still(self.pictures, take[window.num_real - 1])
             return take
 
         yield from join_takes(full_windows(landmarks, num_frames, overlap), make_take, overlap)
         if next(driving, None) is not None:
             raise VideoError(_UNEQUAL)
-
-    def _encode_still(self, frame: Tensor) -> Tensor:
-        """Latent (1, L, P) of a frame (3, R, R) that lasts a whole clip."""
-        return encode_frames(self.pictures, frame.expand(self.pictures.config.num_frames, -1, -1, -1))
 
     def _encode_driving(self, driving: Window | None, window: Window) -> Tensor:
         """Latent (1, L, P) of the driving frames of a window of landmarks."""
@@ -246,7 +252,14 @@ class VideoSampler:
         return self.pictures.decode(latent)[0].transpose(0, 1)
 
 
-def encode_frames(autoencoder: TriplaneAutoencoder, frames: Tensor) -> Tensor:
+def encode_frames(autoencoder: TriplaneAutoencoder | FastAutoencoder, frames: Tensor) -> Tensor:
     """Latent (1, L, P) of frames (T, 3, R, R)."""
-    weight = autoencoder.patch_in.weight
+    weight = next(autoencoder.parameters())
     return autoencoder.encode(frames.to(weight).transpose(0, 1)[None])
+
+
+def encode_still(autoencoder: TriplaneAutoencoder | FastAutoencoder, frame: Tensor) -> Tensor:
+    """Latent (1, L, P) of a frame (3, R, R) that lasts a whole clip."""
+    if isinstance(autoencoder, FastAutoencoder):
+        return autoencoder.encode_still(frame)
+    return encode_frames(autoencoder, frame.expand(autoencoder.config.num_frames, -1, -1, -1))
