@@ -166,6 +166,14 @@ class MouthPlace:
         """The upper jaw as the photo shows it, in the window's pixels."""
         return self.window.view(self._skull.at_rest())
 
+    def shown_in_photo(self, size: tuple[int, int]) -> NDArray[np.float32]:
+        """How surely each pixel of the photo shows an upper tooth, (H, W), 0 to 1; `size` is its width and height."""
+        if self.shown is None:
+            return np.zeros(size[::-1], np.float32)
+        window = self.window
+        to_window = np.hstack([np.eye(2) * window.detail, -window.corner[:, None] * window.detail])
+        return cv2.warpAffine(self.shown.upper, to_window, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+
     def wall(self, jaw: geometry.Jaw) -> Wall:
         """The surface on which the teeth of a jaw stand."""
         return Wall(self.teeth.wall(jaw))

@@ -5,23 +5,26 @@ The second is for dot pictures. It begins with the weights of the first and keep
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional as F
 
 from loquent.errors import WeightsError
 from loquent.models.moditalker import TriplaneAutoencoder
 from loquent.models.moditalker.autoencoder import PLANES, freeze_decoder
-from loquent.models.moditalker.config import AUTOENCODER_PRESETS, AutoencoderConfig
+from loquent.models.moditalker.config import AUTOENCODER_PRESETS, GRID, AutoencoderConfig
 from loquent.models.moditalker.discriminator import PatchDiscriminator
-from loquent.models.moditalker.painter import SKETCH, Guide
-from loquent.nn.weights import load_exactly
-from loquent.training.image_losses import slope_difference, total
+from loquent.models.moditalker.moved_photo import mouth_corners
+from loquent.models.moditalker.painter import Guide, tokens_of_boxes
+from loquent.nn.weights import load_exactly, read_weights
+from loquent.training.image_losses import adversarial_loss, slope_difference, total
+from loquent.training.image_losses import discriminator_loss as judges_loss
 from loquent.training.loop import Learner, TrainSettings, train, train_together
 from loquent.training.machines import join_machines
 from loquent.training.moditalker_losses import PIXEL_WEIGHT, Discriminators, autoencoder_losses, discriminator_loss
@@ -31,10 +34,11 @@ from loquent.training.moditalker_video_data import (
     NetworkView,
     StoredWindow,
     Windows,
+    cut_boxes,
     write_windows,
 )
 from loquent.training.optimizers import OptimizerSettings
-from loquent.training.perceptual import make_distance
+from loquent.training.perceptual import make_distance, structure_distance
 from loquent.training.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -43,12 +47,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from loquent.nn.config import SavedConfig
+    from loquent.training.loop import Terms
     from loquent.training.perceptual import Distance
 
-LOSS_WEIGHTS = {"sketch": 1.0, "picture": 1.0, "slopes": 1.0, "colour": 0.25, "edge": 1.0}
 LATENT_NOISE = 0.03  # deviation of what is added to latents, so that the decoder bears the denoiser's errors
 LATENT_EDGE = 0.7  # latents beyond it are held back, or they stick at -1 and 1, where nothing is learnt
-OPENING_WEIGHT = 40.0  # of pixels that neither layer's skin covers, in addition to 1: few, but the hard ones
+OPENING_WEIGHT = 20.0  # of pixels that neither layer's skin covers, in addition to 1: few, but the hard ones
+GREY_SHARE = 0.1  # of the windows that a painter sees without colour
+
+
+@dataclass(frozen=True, kw_only=True)
+class PainterLossWeights:
+    """How much each term of a painter's loss counts."""
+
+    sketch: float = 0.5
+    picture: float = 1.0
+    slopes: float = 1.5
+    structure: float = 0.5
+    colour: float = 0.25
+    spill: float = 0.5  # of own colour over skin
+    edge: float = 1.0
+    adversarial: float = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +77,10 @@ class AutoencoderRecipe:
     network: AutoencoderConfig
     train: TrainSettings
     batch_size: int = 1
-    painted_frames: int = 4  # of a window, on which the loss of a painter is taken; the published loss takes all
+    painted_frames: int = 8  # of a window, on which the loss of a painter is taken; the published loss takes all
+    painter_loss: PainterLossWeights = field(default_factory=PainterLossWeights)
+    painter_only: bool = False  # encoder and decoder stay as they began, and latents with them
+    mixing: float = 0.0  # of others' latents into those that a painter is given, at most: denoisers err that way
     judge: OptimizerSettings | None = None  # of the discriminators of the published loss; None: without them
     vgg: str = ""  # file with VGG-19's weights for the published perceptual term; "": colours and edges instead
     begin_with: str = ""  # folder of weights to go on from; "": afresh
@@ -87,10 +109,9 @@ class PaintedFrames:
     """What a painter's loss compares with."""
 
     numbers: Tensor  # (F,), of frames of the clips
-    frames: Tensor  # whole, (B, 3, F, R, R)
-    guide: Tensor  # (B, G, F, R, R)
-    small: Tensor  # all frames at the size of the decoder's sketch, (B, 3, T, s, s)
-    small_guide: Tensor  # (B, G, T, s, s)
+    guide: Tensor  # (B·F, G, h, w)
+    real: Tensor  # (B·F, 3, h, w)
+    corners: Tensor  # (B·F, 2)
 
 
 class ClipBatches:
@@ -104,19 +125,20 @@ class ClipBatches:
         config, seed = self._recipe.network, self._recipe.train.seed
         rng = np.random.default_rng((seed, number))
         chosen = rng.integers(len(self._windows), size=self._recipe.batch_size)
-        views = [NetworkView(self._windows[int(index)], config) for index in chosen]
         if not config.guide_channels:
-            return ClipBatch(torch.stack([view.clip() for view in views]))
+            return ClipBatch(torch.stack([NetworkView(self._windows[int(n)], config).clip() for n in chosen]))
+        views = [NetworkView(_varied(self._windows[int(n)], rng), config) for n in chosen]
         numbers = np.sort(rng.permutation(config.num_frames)[: self._recipe.painted_frames]).tolist()
-        small, small_guide = zip(*(view.small(SKETCH * config.side) for view in views), strict=True)
-        painted = PaintedFrames(
-            numbers=torch.tensor(numbers),
-            frames=torch.stack([view.clip(numbers) for view in views]),
-            guide=torch.stack([view.guide(numbers) for view in views]),
-            small=torch.stack(small),
-            small_guide=torch.stack(small_guide),
-        )
+        boxes = zip(*(view.mouth(numbers) for view in views), strict=True)
+        painted = PaintedFrames(torch.tensor(numbers), *(torch.cat(parts) for parts in boxes))
         return ClipBatch(torch.stack([view.openings() for view in views]), painted)
+
+
+def _varied(window: StoredWindow, rng: np.random.Generator) -> StoredWindow:
+    """The window as it is or mirrored, now and then without colour."""
+    if rng.random() < 0.5:
+        window = window.mirrored()
+    return window.without_colour() if rng.random() < GREY_SHARE else window
 
 
 class PublishedTurns:
@@ -142,31 +164,76 @@ class PublishedTurns:
         return self.distance((real + 1) / 2, (made + 1) / 2)
 
 
-def painter_loss(network: TriplaneAutoencoder, batch: ClipBatch, random: torch.Generator) -> dict[str, Tensor]:
-    """Loss of an autoencoder that paints over a moved photo: of the decoder's sketch, and of some whole frames."""
-    assert batch.painted is not None
-    weight, painted = network.patch_in.weight, batch.painted
-    latent = network.encode(batch.clip.to(weight))
-    noise = LATENT_NOISE * torch.randn(latent.shape, generator=random)
-    tokens = network.decode_tokens(latent + noise.to(latent))
-    sketch = torch.tanh(network.painter.sketch(tokens)).float()
-    guide = _frames(painted.guide).to(weight)
-    paint = network.painter.paint(tokens[:, painted.numbers], guide)
-    made, real, weights = paint.over(guide).float(), _frames(painted.frames), opening_weights(guide.float())
-    terms = {
-        "sketch": (opening_weights(_frames(painted.small_guide)) * (sketch - _frames(painted.small)).abs()).mean(),
-        "picture": (weights * (made - real).abs()).mean(),
-        "slopes": slope_difference(real, made, weights),
-        "colour": (weights * (paint.colour.float() - real).abs()).mean(),
-        "edge": (latent.float().abs() - LATENT_EDGE).clamp(min=0).square().mean(),
-    }
-    loss = torch.stack([LOSS_WEIGHTS[name] * value for name, value in terms.items()]).sum()
-    return {"loss": loss, **terms, "own": (weights * paint.shares[:, 3:].float()).mean().detach()}
+class PainterTurns:
+    """The loss of an autoencoder that paints over a moved photo, and of a judge of what it paints if there is one."""
+
+    def __init__(self, recipe: AutoencoderRecipe) -> None:
+        self._recipe = recipe
+
+    def __call__(
+        self, networks: Mapping[str, nn.Module], batch: ClipBatch, random: torch.Generator, step: int
+    ) -> Iterator[tuple[str, Terms]]:
+        network, judge, painted = networks["autoencoder"], networks.get("judge"), batch.painted
+        assert isinstance(network, TriplaneAutoencoder)
+        assert painted is not None
+        weights = self._recipe.painter_loss
+        with torch.set_grad_enabled(not self._recipe.painter_only):
+            latent = network.encode(batch.clip.to(network.patch_in.weight))
+            tokens = network.decode_tokens(self._disturbed(latent, random))[:, painted.numbers].flatten(0, 1)
+        guide, real = painted.guide, painted.real
+        paint = network.paint(tokens, guide, painted.corners)
+        seen, made = guide.to(paint.colour), paint.over(guide.to(paint.colour)).float()
+        focus, near = opening_weights(guide), (Guide.of(guide).near + 1) / 2
+        terms = {
+            "sketch": self._sketch_difference(network, tokens, painted, focus),
+            "picture": (focus * (made - real).abs()).mean(),
+            "slopes": slope_difference(real, made, focus),
+            "structure": structure_distance(near * (real + 1) / 2, near * (made + 1) / 2),
+            "colour": (focus * (paint.colour.float() - real).abs()).mean(),
+            "spill": (near * _skin(guide) * paint.shares[:, 4:].float()).mean(),
+            "edge": (latent.float().abs() - LATENT_EDGE).clamp(min=0).square().mean(),
+        }
+        logged = {"own": (focus * paint.shares[:, 4:].float()).mean().detach()}
+        if judge is None:
+            yield "autoencoder", {"loss": _weighted(terms, weights), **terms, **logged}
+            return
+        shown = _shown_to_judge(made.to(seen), seen)
+        terms["adversarial"] = adversarial_loss(judge(shown)[-1].float())
+        yield "autoencoder", {"loss": _weighted(terms, weights), **terms, **logged}
+        real_logits = judge(_shown_to_judge(real.to(seen), seen))[-1].float()
+        yield "judge", {"loss": judges_loss(real_logits, judge(shown.detach())[-1].float())}
+
+    def _disturbed(self, latent: Tensor, random: torch.Generator) -> Tensor:
+        """Latents as a denoiser may give them: noisy, and partly another person's."""
+        noise = LATENT_NOISE * torch.randn(latent.shape, generator=random)
+        share = self._recipe.mixing * torch.rand(len(latent), 1, 1, generator=random)
+        return torch.lerp(latent, latent.roll(1, 0), share.to(latent)) + noise.to(latent)
+
+    @staticmethod
+    def _sketch_difference(
+        network: TriplaneAutoencoder, tokens: Tensor, painted: PaintedFrames, focus: Tensor
+    ) -> Tensor:
+        height, width = (side // network.config.patch_px for side in painted.real.shape[2:])
+        cells = painted.corners * (network.config.side // GRID)
+        sketch = torch.tanh(network.painter.sketch(tokens_of_boxes(tokens, cells, (height, width)))).float()
+        small, weights = (F.adaptive_avg_pool2d(value, sketch.shape[2:]) for value in (painted.real, focus))
+        return (weights * (sketch - small).abs()).mean()
 
 
-def _frames(clips: Tensor) -> Tensor:
-    """(B, C, T, H, W) to (B·T, C, H, W)."""
-    return clips.transpose(1, 2).flatten(0, 1)
+def _weighted(terms: Terms, weights: PainterLossWeights) -> Tensor:
+    return total(getattr(weights, name) * value for name, value in terms.items())
+
+
+def _skin(guide: Tensor) -> Tensor:
+    """How much of each pixel of a guide (N, G, h, w) is skin of one side of the opening: (N, 1, h, w), 0 to 1."""
+    parts = Guide.of(guide)
+    return (torch.maximum(parts.is_upper, parts.is_lower) + 1) / 2
+
+
+def _shown_to_judge(frames: Tensor, guide: Tensor) -> Tensor:
+    """Frames (N, 3, h, w), grey away from the mouth, and the sides of its opening: (N, 5, h, w)."""
+    parts = Guide.of(guide)
+    return torch.cat([(parts.near + 1) / 2 * frames, parts.is_upper, parts.is_lower], dim=1)
 
 
 def opening_weights(guide: Tensor) -> Tensor:
@@ -185,21 +252,43 @@ def train_pictures(recipe: AutoencoderRecipe, data: Path, output: Path, device: 
         network.to_latent[name].weight.data.mul_(0.3)  # type: ignore[operator]
         network.from_latent[name].weight.data.mul_(4)  # type: ignore[operator]
     if recipe.begin_with:
-        source = Path(recipe.begin_with) / "model.safetensors"
-        load_exactly(network, {name: value.float() for name, value in load_file(source).items()}, str(source))
+        begin_with(network, Path(recipe.begin_with), recipe.painter_only)
     batches = ClipBatches(data, recipe)
 
     def save(average: nn.Module, step: int) -> None:
         save_network(average, recipe.network, output / "weights")
 
-    if recipe.network.guide_channels:
-        return train(network, painter_loss, batches, recipe.train, output, save, device=device)
     learners = {"autoencoder": Learner(network, recipe.train)}
+    if recipe.network.guide_channels:
+        if recipe.judge is not None:
+            learners["judge"] = Learner(
+                PatchDiscriminator(2, width=32, num_strided=2, seen=5, normed=False), recipe.judge
+            )
+        return train_together(learners, PainterTurns(recipe), batches, recipe.train, output, save, device=device)
     if recipe.judge is not None:
         judges = nn.ModuleDict({"frames": PatchDiscriminator(2), "clips": PatchDiscriminator(3)})
         learners["judges"] = Learner(judges, recipe.judge)
     turns = PublishedTurns(make_distance(recipe.vgg, join_machines(device).device))
     return train_together(learners, turns, batches, recipe.train, output, save, device=device)
+
+
+def begin_with(network: TriplaneAutoencoder, folder: Path, painter_only: bool) -> None:
+    """Takes over the weights of a folder. For the painter alone, all others then stay as they are, and of its own those
+    are taken that fit.
+
+    Raises:
+        WeightsError: the weights are of an autoencoder of another size.
+    """
+    source = folder / "model.safetensors"
+    state = read_weights(source)
+    if painter_only:
+        fixed = {name: value for name, value in state.items() if not name.startswith("painter.")}
+        own = {name: value for name, value in network.state_dict().items() if name.startswith("painter.")}
+        kept = {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}
+        state = fixed | own | kept
+        for name, weight in network.named_parameters():
+            weight.requires_grad_(name.startswith("painter."))
+    load_exactly(network, state, str(source))
 
 
 class DotBatches:
@@ -231,7 +320,7 @@ def train_dots(recipe: LandmarkRecipe, data: Path, output: Path, device: str = "
     """Trains on windows, from the weights in `data`/pictures; those of dots are written to `output`/weights."""
     torch.manual_seed(recipe.train.seed)
     network = TriplaneAutoencoder(recipe.network)
-    take_over(network, load_file(data / "pictures" / "model.safetensors"))
+    take_over(network, read_weights(data / "pictures" / "model.safetensors"))
     freeze_decoder(network)
 
     def save(average: nn.Module, step: int) -> None:
@@ -264,20 +353,18 @@ def write_debug_windows(folder: Path) -> None:
     windows = []
     for _ in range(3):
         x, y = (np.cumsum(rng.normal(0, 2, NUM_FRAMES)) + STORED_PX / 2 for _ in range(2))
+        offsets = np.stack([np.linspace(-30, 30, 68), np.zeros(68)], -1)
         spot = np.hypot(columns - x[:, None, None], rows - y[:, None, None]) < 30
         picture = np.where(rng.random() * 255 + columns[..., None] * [1.0, 0.5, 0] > 150, 220, 120).astype(np.uint8)
         frames = np.where(spot[..., None], 20, picture).astype(np.uint8)
-        layers = np.broadcast_to(picture, frames.shape)
-        skin = np.where(spot, 0, 255).astype(np.uint8)[..., None]
-        offsets = np.stack([np.linspace(-30, 30, 68), np.zeros(68)], -1)
-        windows.append(
-            StoredWindow(
-                frames=frames,
-                guide=np.concatenate([layers, layers, skin, layers, skin, np.full_like(skin, 255)], -1),
-                landmarks=((np.stack([x, y], -1)[:, None] + offsets) / STORED_PX).astype(np.float32),
-                portrait=picture,
-            )
-        )
+        points = ((np.stack([x, y], -1)[:, None] + offsets) / STORED_PX).astype(np.float32)
+        base, corners = np.broadcast_to(picture, frames.shape), mouth_corners(points)
+        numbers = list(range(NUM_FRAMES))
+        layer = cut_boxes(base, numbers, corners)
+        skin = cut_boxes(np.where(spot, 0, 255).astype(np.uint8)[..., None], numbers, corners)
+        near, places = np.full_like(skin, 255), np.full((*skin.shape[:3], 4), 128, np.uint8)
+        mouth = np.concatenate([layer, skin, layer, skin, near, layer, np.zeros_like(skin), places], -1)
+        windows.append(StoredWindow(frames, base, mouth, corners, points, picture))
     write_windows(folder, windows)
 
 
@@ -315,6 +402,18 @@ RECIPE = Recipe(
                 save_every=100, log_every=20,
             ),
         ),
+        # On the weights of the run before (begin_with), whose latents stay as they are.
+        "starter-painter": AutoencoderRecipe(
+            network=AUTOENCODER_PRESETS["starter"],
+            batch_size=2,
+            painter_only=True,
+            mixing=1.0,
+            judge=OptimizerSettings(learning_rate=3e-4, decay_share=0.0, betas=(0.5, 0.9)),
+            train=TrainSettings(
+                steps=4000, learning_rate=2e-3, warmup_steps=50, decay_share=0.35, betas=(0.9, 0.99), ema_decay=0.995,
+                bfloat16=True, save_every=100, log_every=20,
+            ),
+        ),
         "published": AutoencoderRecipe(network=AUTOENCODER_PRESETS["published"], train=_PUBLISHED),
         # The published fine-tuning against discriminators, on the weights of the run before (begin_with).
         "published-judged": AutoencoderRecipe(
@@ -341,7 +440,7 @@ LANDMARK_RECIPE = Recipe(
             ),
         ),
         "published": LandmarkRecipe(network=AUTOENCODER_PRESETS["published"], train=_PUBLISHED),
-        "debug": LandmarkRecipe(network=AUTOENCODER_PRESETS["tiny"], train=_DEBUG, dot_weight=8.0),
+        "debug": LandmarkRecipe(network=AUTOENCODER_PRESETS["tiny-landmark"], train=_DEBUG, dot_weight=8.0),
     },
     run=train_dots,
     data=f"{_WINDOWS}, with the weights of the autoencoder of pictures in the folder `pictures`",

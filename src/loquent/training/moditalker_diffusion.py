@@ -16,9 +16,9 @@ from loquent.models.moditalker import LatentUNet, TriplaneAutoencoder
 from loquent.models.moditalker.config import AUTOENCODER_PRESETS, UNET_PRESETS, AutoencoderConfig, UNetConfig
 from loquent.models.moditalker.rendering import SCALE_NAME, LatentScale
 from loquent.models.moditalker.video_sampling import Conditions
-from loquent.nn.weights import load_exactly
+from loquent.nn.weights import load_exactly, read_weights
 from loquent.training.loop import TrainSettings, train
-from loquent.training.moditalker_autoencoder import save_network, write_debug_dots
+from loquent.training.moditalker_autoencoder import GREY_SHARE, save_network, write_debug_windows
 from loquent.training.moditalker_losses import latent_clean_loss, latent_noise_loss
 from loquent.training.moditalker_video_data import NetworkView, Windows
 from loquent.training.recipes import Recipe
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor, nn
+
+    from loquent.training.moditalker_video_data import StoredWindow
 
 logger = logging.getLogger(__name__)
 
@@ -54,25 +56,23 @@ class LatentBatch:
 
 
 def cache_latents(folder: Path, kind: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
-    """Latents (N, L, P) of every window of a folder by its autoencoders; kept in latents.safetensors there."""
+    """Latents (N, L, P) of every window of a folder by its autoencoders; kept in latents.safetensors there.
+
+    For autoencoders that paint over a photo every window counts twice, as it is and mirrored, and some without colour.
+    """
     path = folder / "latents.safetensors"
     if path.is_file():
         return load_file(path)
     pictures, dots = (_read_autoencoder(folder / name).to(kind) for name in ("pictures", "dots"))
     config, windows = pictures.config, Windows(folder)
-    found: dict[str, list[Tensor]] = {name: [] for name in ("latent", "landmark", "pose", "identity")}
-    still, still_of = None, None
+    encoders = _Encoders(pictures, dots, kind)
+    found: dict[str, list[Tensor]] = {name: [] for name in LatentBatch.__dataclass_fields__}
     with torch.no_grad():
         for number in range(len(windows)):
             stored = windows[number]
-            view = NetworkView(stored, config)
-            clip = view.openings() if config.guide_channels else view.clip()
-            found["latent"].append(pictures.encode(clip[None].to(kind)))
-            found["landmark"].append(dots.encode(view.dots()[None].to(kind)))
-            found["pose"].append(pictures.encode(view.pose()[None].to(kind)))
-            if still is None or still_of is None or not np.array_equal(stored.portrait, still_of):
-                still, still_of = pictures.encode(view.portrait()[None].to(kind)), stored.portrait
-            found["identity"].append(still[..., : config.side**2].contiguous())
+            for window in _variants(stored, number) if config.guide_channels else [stored]:
+                for name, latent in encoders.encode(window).items():
+                    found[name].append(latent)
             if (number + 1) % 200 == 0:
                 logger.info("latents of %d of %d windows", number + 1, len(windows))
     latents = {name: torch.cat(parts).half() for name, parts in found.items()}
@@ -80,10 +80,37 @@ def cache_latents(folder: Path, kind: torch.dtype = torch.bfloat16) -> dict[str,
     return latents
 
 
+class _Encoders:
+    """Both autoencoders; portraits that they saw lately are not encoded again."""
+
+    def __init__(self, pictures: TriplaneAutoencoder, dots: TriplaneAutoencoder, kind: torch.dtype) -> None:
+        self._pictures, self._dots, self._kind = pictures, dots, kind
+        self._identities: dict[bytes, Tensor] = {}
+
+    def encode(self, window: StoredWindow) -> dict[str, Tensor]:
+        """What `LatentBatch` holds of a window, (1, L, P) each."""
+        config, view = self._pictures.config, NetworkView(window, self._pictures.config)
+        clip = view.openings() if config.guide_channels else view.clip()
+        latent, pose = (self._pictures.encode(part[None].to(self._kind)) for part in (clip, view.pose()))
+        key = window.portrait.tobytes()
+        if key not in self._identities:
+            still = self._pictures.encode(view.portrait()[None].to(self._kind))
+            recent = list(self._identities.items())[-3:]
+            self._identities = dict(recent) | {key: still[..., : config.side**2].contiguous()}
+        landmark = self._dots.encode(view.dots()[None].to(self._kind))
+        return {"latent": latent, "landmark": landmark, "pose": pose, "identity": self._identities[key]}
+
+
+def _variants(window: StoredWindow, number: int) -> list[StoredWindow]:
+    """The window and its mirror image, both without colour where its number is a multiple of ten."""
+    seen = window.without_colour() if number % round(1 / GREY_SHARE) == 0 else window
+    return [seen, seen.mirrored()]
+
+
 def _read_autoencoder(folder: Path) -> TriplaneAutoencoder:
     network = TriplaneAutoencoder(AutoencoderConfig.load(folder / "config.json"))
     path = folder / "model.safetensors"
-    load_exactly(network, {name: value.float() for name, value in load_file(path).items()}, str(path))
+    load_exactly(network, read_weights(path), str(path))
     return network.eval()
 
 
@@ -139,9 +166,11 @@ def train_denoiser(recipe: DiffusionRecipe, data: Path, output: Path, device: st
 
 
 def _write_debug_data(folder: Path) -> None:
-    write_debug_dots(folder)
+    write_debug_windows(folder)
+    torch.manual_seed(0)
     config = AUTOENCODER_PRESETS["tiny"]
-    save_network(TriplaneAutoencoder(config), config, folder / "dots")
+    for name in ("pictures", "dots"):
+        save_network(TriplaneAutoencoder(config), config, folder / name)
 
 
 RECIPE = Recipe(
@@ -150,7 +179,7 @@ RECIPE = Recipe(
             network=UNET_PRESETS["starter"],
             batch_size=8,
             train=TrainSettings(
-                steps=1200, learning_rate=1e-3, warmup_steps=40, decay_share=0.5, betas=(0.9, 0.99), ema_decay=0.99,
+                steps=4000, learning_rate=2e-3, warmup_steps=50, decay_share=0.5, betas=(0.9, 0.99), ema_decay=0.99,
                 bfloat16=True, save_every=100, log_every=25,
             ),
         ),

@@ -2,10 +2,10 @@
 
     python -m loquent.training.moditalker_video_data PORTRAITS LABELS.npz SPEECH_CORPUS --out DIR
 
-The mesh renderer draws the people of `data.people` as they speak and as they move at will; eyes look
-where the photo's look, since the 68 landmarks do not tell of gaze.
+The mesh renderer draws the people of `data.people` as they speak and as they move at will.
 
-Shape letters: N windows, T frames of a window, S side in which pictures are kept, R picture side of the network.
+Shape letters: N windows, T frames of a window, S side in which pictures are kept, R picture side of the network,
+h, w height and width of the box round the mouth.
 """
 
 from __future__ import annotations
@@ -23,11 +23,19 @@ import torch
 
 from loquent.data.movement import free_motion, spoken_motion
 from loquent.data.people import enlarge
-from loquent.data.shards import Corpus
+from loquent.data.shards import Corpus, CorpusError
 from loquent.data.studio import Studio, people_arguments, read_arguments
 from loquent.face.crop import HEAD_MARGIN
 from loquent.models.moditalker import landmarks as space
-from loquent.models.moditalker.moved_photo import GUIDE_CHANNELS, MovedPhoto, crop_guide, cut_crop, to_crop
+from loquent.models.moditalker.config import GRID
+from loquent.models.moditalker.moved_photo import (
+    BOX_CELLS,
+    MOUTH_CHANNELS,
+    MovedPhoto,
+    cut_crop,
+    mouth_corners,
+    to_crop,
+)
 from loquent.models.moditalker.pictures import dots_to_clip, draw_dots, hide_lower_face, to_clip
 from loquent.render.mesh import MeshRenderer
 
@@ -40,9 +48,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STORED_PX = 160  # what the portraits hold of detail
+STORED_PX = 256
 NUM_FRAMES = 16
+DRAWN_PX = 384  # of the head's square, so that the network's crop is as fine as it is stored
+_CELL = STORED_PX // GRID
+NEAR = 8  # channel of `mouth`: where the network may paint
+ALONG_ROWS = [13, 15]  # channels of `mouth`: place along the upper and the lower row of teeth
+COLOURED = (0, 4, 9)  # first channels of `mouth` that are the colours of a layer
+BOX_PX = (BOX_CELLS[0] * _CELL, BOX_CELLS[1] * _CELL)
 _SPEECH_WINDOWS, _FREE_WINDOWS = 2, 1  # of each person
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +65,9 @@ class StoredWindow:
     """One window as it is kept."""
 
     frames: NDArray[np.uint8]  # (T, S, S, 3)
-    guide: NDArray[np.uint8]  # (T, S, S, GUIDE_CHANNELS), see `moved_photo.crop_guide`
+    base: NDArray[np.uint8]  # (T, S, S, 3), the moved photo
+    mouth: NDArray[np.uint8]  # (T, h, w, MOUTH_CHANNELS), see `MovedPhoto.mouth`
+    corners: NDArray[np.int64]  # (T, 2) of the mouth's box, see `moved_photo.mouth_corners`
     landmarks: NDArray[np.float32]  # (T, 68, 2), in pixels of a crop of side 1
     portrait: NDArray[np.uint8]  # (S, S, 3)
 
@@ -58,9 +75,26 @@ class StoredWindow:
         """The window seen in a mirror."""
         points = self.landmarks[:, list(space.MIRRORED)]
         points[..., 0] = 1 - 1 / STORED_PX - points[..., 0]
-        pictures = (np.flip(value, -2) for value in (self.frames, self.guide, self.portrait))
-        frames, guide, portrait = (np.ascontiguousarray(value) for value in pictures)
-        return StoredWindow(frames, guide, points, portrait)
+        pictures = (np.flip(value, -2) for value in (self.frames, self.base, self.mouth, self.portrait))
+        frames, base, mouth, portrait = (np.ascontiguousarray(value) for value in pictures)
+        mouth[..., ALONG_ROWS] = 255 - mouth[..., ALONG_ROWS]
+        corners = np.stack([self.corners[:, 0], GRID - BOX_CELLS[1] - self.corners[:, 1]], -1)
+        return StoredWindow(frames, base, mouth, corners, points, portrait)
+
+    def without_colour(self) -> StoredWindow:
+        """The window in shades of grey."""
+        mouth = self.mouth.copy()
+        for first in COLOURED:
+            mouth[..., first : first + 3] = _grey(mouth[..., first : first + 3])
+        return StoredWindow(
+            _grey(self.frames), _grey(self.base), mouth, self.corners, self.landmarks, _grey(self.portrait)
+        )
+
+
+def _grey(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(..., 3) with the same luma in every channel."""
+    luma = np.rint(pictures.astype(np.float32) @ _LUMA).astype(np.uint8)
+    return np.broadcast_to(luma[..., None], pictures.shape)
 
 
 def make_windows(sitter: Sitter, corpus: Corpus, rng: np.random.Generator) -> list[StoredWindow]:
@@ -69,42 +103,66 @@ def make_windows(sitter: Sitter, corpus: Corpus, rng: np.random.Generator) -> li
     Raises:
         LoquentError: the face cannot be drawn.
     """
-    portrait = enlarge(sitter, 256, HEAD_MARGIN)
+    portrait = enlarge(sitter, DRAWN_PX, HEAD_MARGIN)
     renderer = MeshRenderer(portrait)
     photo = MovedPhoto(portrait.photo.pixels, portrait.face.landmarks)
     crop_to_photo = photo.crop_to_photo(STORED_PX)
-    still = cut_crop(photo.pixels, crop_to_photo, STORED_PX)
+    size = (STORED_PX, STORED_PX)
+    still = cut_crop(photo.pixels, crop_to_photo, size)
     windows = []
     for index in range(_SPEECH_WINDOWS + _FREE_WINDOWS):
         if index < _SPEECH_WINDOWS:
             motion = spoken_motion(portrait, corpus, NUM_FRAMES, rng).motion
         else:
             motion = free_motion(portrait, corpus, NUM_FRAMES, rng)
-        motion.gaze[:] = 0
         canonical = space.canonical_of_expression(photo.shape, motion.expression)
-        moved = photo.draw(canonical, motion.rotation, motion.translation)
         points = photo.landmarks_px(canonical, motion.rotation, motion.translation)
-        frames = [cut_crop(frame, crop_to_photo, STORED_PX) for frame in renderer.render(motion)]
-        guide = [crop_guide(layers, photo.face_box, crop_to_photo, STORED_PX) for layers in moved]
         landmarks = to_crop(points, crop_to_photo) / np.float32(STORED_PX)
-        windows.append(StoredWindow(np.stack(frames), np.stack(guide), landmarks, still))
+        corners = mouth_corners(landmarks)
+        moved = list(photo.draw(canonical, motion.rotation, motion.translation, motion.gaze))
+        windows.append(
+            StoredWindow(
+                frames=np.stack([cut_crop(frame, crop_to_photo, size) for frame in renderer.render(motion)]),
+                base=np.stack([cut_crop(layers.base, crop_to_photo, size) for layers in moved]),
+                mouth=np.stack(
+                    [photo.mouth(layers, tuple(at), STORED_PX) for layers, at in zip(moved, corners, strict=True)]
+                ),
+                corners=corners,
+                landmarks=landmarks,
+                portrait=still,
+            )
+        )
     return windows
 
 
 _ARRAYS = {
     "frames": ((NUM_FRAMES, STORED_PX, STORED_PX, 3), np.uint8),
-    "guide": ((NUM_FRAMES, STORED_PX, STORED_PX, GUIDE_CHANNELS), np.uint8),
+    "base": ((NUM_FRAMES, STORED_PX, STORED_PX, 3), np.uint8),
+    "mouth": ((NUM_FRAMES, *BOX_PX, MOUTH_CHANNELS), np.uint8),
+    "corners": ((NUM_FRAMES, 2), np.int64),
     "landmarks": ((NUM_FRAMES, 68, 2), np.float32),
     "portrait": ((STORED_PX, STORED_PX, 3), np.uint8),
 }
 
 
 class Windows:
-    """Windows in a folder, of which those already written can be read while more are made."""
+    """Windows in a folder, of which those already written can be read while more are made.
+
+    Raises:
+        CorpusError: the folder holds no windows, or windows of another layout.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        if not (folder / "room.json").is_file():
+            raise CorpusError(
+                f"{folder} holds no windows; make them by `python -m loquent.training.moditalker_video_data`"
+            )
         room = json.loads((folder / "room.json").read_text())
+        for name, (shape, kind) in _ARRAYS.items():
+            path = folder / f"{name}.bin"
+            if not path.is_file() or path.stat().st_size != room * int(np.prod(shape)) * np.dtype(kind).itemsize:
+                raise CorpusError(f"{path} is not of the layout that this version reads; make the windows anew")
         self._arrays = {name: _open(folder, name, room, "r") for name in _ARRAYS}
 
     def __len__(self) -> int:
@@ -123,30 +181,36 @@ class NetworkView:
     """A stored window as networks of one configuration read it."""
 
     def __init__(self, stored: StoredWindow, config: AutoencoderConfig) -> None:
-        frames = slice(config.num_frames)
-        self._frames, self._guide = stored.frames[frames], stored.guide[frames]
-        self._portrait = stored.portrait
+        self._stored, self._count = stored, config.num_frames
         self._size_px = config.size_px
-        self._points = stored.landmarks[frames] * config.size_px
+        self._points = stored.landmarks[: config.num_frames] * config.size_px
 
-    def clip(self, frames: list[int] | None = None) -> Tensor:
-        """Some frames, or all, (3, T, R, R) in [−1, 1]."""
-        return to_clip(_enlarged(self._frames if frames is None else self._frames[frames], self._size_px))
+    def clip(self) -> Tensor:
+        """All frames, (3, T, R, R) in [−1, 1]."""
+        return to_clip(_resized(self._stored.frames[: self._count], self._size_px))
 
-    def guide(self, frames: list[int]) -> Tensor:
-        """The moved photo in some frames, (GUIDE_CHANNELS, F, R, R) in [−1, 1]."""
-        return to_clip(_enlarged(self._guide[frames], self._size_px))
+    def mouth(self, frames: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """The box round the mouth in some frames: the guide (F, GUIDE_CHANNELS, h, w) and the real frames (F, 3, h, w)
+        in [−1, 1], and the corners (F, 2) in cells."""
+        stored = self._stored
+        corners = stored.corners[frames]
+        base, real = (cut_boxes(pictures, frames, corners) for pictures in (stored.base, stored.frames))
+        guide = np.concatenate([base, stored.mouth[frames]], -1)
+        height, width = (cells * self._size_px // GRID for cells in BOX_CELLS)
+        boxes = (_to_size(box, (width, height)) for box in (guide, real))
+        guide, real = (box.float() / 127.5 - 1 for box in boxes)
+        return guide, real, torch.from_numpy(corners)
 
     def openings(self) -> Tensor:
-        """Frames that are grey away from mouth and eyes, (3, T, R, R)."""
-        near = self._guide[..., 11:].astype(np.float32) / 255
-        shown = np.rint(127.5 + near * (self._frames - np.float32(127.5))).astype(np.uint8)
-        return to_clip(_enlarged(shown, self._size_px))
-
-    def small(self, size_px: int) -> tuple[Tensor, Tensor]:
-        """Frames (3, T, s, s) and guide (GUIDE_CHANNELS, T, s, s) at another size."""
-        frames = _resized(self._frames, size_px, cv2.INTER_AREA)
-        return to_clip(frames), to_clip(_resized(self._guide, size_px, cv2.INTER_LINEAR))
+        """Frames that are grey away from the mouth, (3, T, R, R)."""
+        stored, numbers = self._stored, list(range(self._count))
+        boxes = cut_boxes(stored.frames, numbers, stored.corners).astype(np.float32)
+        near = stored.mouth[: self._count, ..., NEAR, None] / np.float32(255)
+        shown = np.full((self._count, STORED_PX, STORED_PX, 3), 127, np.uint8)
+        filled = np.rint(127.5 + near * (boxes - 127.5)).astype(np.uint8)
+        for picture, box, corner in zip(shown, filled, stored.corners, strict=False):
+            picture[_box_at(corner)] = box
+        return to_clip(_resized(shown, self._size_px))
 
     def dots(self) -> Tensor:
         """Dot pictures, (3, T, R, R) of −1 and 1."""
@@ -154,23 +218,36 @@ class NetworkView:
 
     def pose(self) -> Tensor:
         """The moved photo with its lower face hidden, (3, T, R, R)."""
-        base = _enlarged(self._guide[..., :3], self._size_px).float()
+        base = _resized(self._stored.base[: self._count], self._size_px).float()
         return to_clip(hide_lower_face(base, self._points))
 
     def portrait(self) -> Tensor:
         """The portrait, held still, (3, T, R, R)."""
-        still = to_clip(_enlarged(self._portrait[None], self._size_px))
-        return still.expand(-1, len(self._frames), -1, -1)
+        still = to_clip(_resized(self._stored.portrait[None], self._size_px))
+        return still.expand(-1, self._count, -1, -1)
 
 
-def _enlarged(pictures: NDArray[np.uint8], size_px: int) -> Tensor:
-    return _resized(pictures, size_px, cv2.INTER_LINEAR)
+def _box_at(corner: NDArray) -> tuple[slice, slice]:
+    row, column = (int(value) * _CELL for value in corner)
+    return slice(row, row + BOX_PX[0]), slice(column, column + BOX_PX[1])
 
 
-def _resized(pictures: NDArray[np.uint8], size_px: int, method: int) -> Tensor:
+def cut_boxes(pictures: NDArray[np.uint8], frames: list[int], corners: NDArray) -> NDArray[np.uint8]:
+    """Boxes (F, h, w, C) of some of the pictures (T, S, S, C)."""
+    return np.stack([pictures[frame][_box_at(corner)] for frame, corner in zip(frames, corners, strict=False)])
+
+
+def _resized(pictures: NDArray[np.uint8], size_px: int) -> Tensor:
     """(T, S, S, C) to (T, C, R, R), uint8."""
-    resized = np.stack([cv2.resize(picture, (size_px, size_px), interpolation=method) for picture in pictures])
-    return torch.from_numpy(resized).permute(0, 3, 1, 2)
+    return _to_size(pictures, (size_px, size_px))
+
+
+def _to_size(pictures: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    """(T, H, W, C) to (T, C, h, w), uint8; `size` is width and height."""
+    if pictures.shape[1:3] != size[::-1]:
+        method = cv2.INTER_AREA if size[0] < pictures.shape[2] else cv2.INTER_LINEAR
+        pictures = np.stack([cv2.resize(picture, size, interpolation=method) for picture in pictures])
+    return torch.from_numpy(np.require(pictures, requirements=["C", "W"])).permute(0, 3, 1, 2)
 
 
 def write_windows(out: Path, windows: list[StoredWindow]) -> None:

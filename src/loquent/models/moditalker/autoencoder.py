@@ -4,7 +4,7 @@ A clip (t, y, x) becomes the planes xy (pooled over time), yt (pooled over y) an
 named as published after the axes that were *not* kept with time: rows are always t, columns of yt are x, of xt are y.
 
 Shape letters: B batch, T frames, R picture side, S = R / patch, the planes' side, C channels, L latent channels,
-P = S·S + 2·T·S, positions of all planes, G channels of a guide.
+P = S·S + 2·T·S, positions of all planes, F frames to paint, G channels of a guide.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from loquent.errors import VideoError
-from loquent.models.moditalker.painter import Painter
+from loquent.models.moditalker.config import GRID
+from loquent.models.moditalker.painter import Painter, tokens_of_boxes
 from loquent.nn.attention import attend
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from loquent.models.moditalker.config import AutoencoderConfig
+    from loquent.models.moditalker.painter import Paint
 
 PLANES = ("xy", "yt", "xt")  # in the order of the latent
 _POOLED_AXIS = {"xy": 1, "yt": 2, "xt": 3}  # of (B, t, y, x, C)
@@ -180,9 +182,9 @@ class TriplaneAutoencoder(nn.Module):
         else:
             self.patch_out = nn.ConvTranspose2d(dim, 3, patch, patch)
 
-    def forward(self, video: Tensor, guide: Tensor | None = None) -> Tensor:
+    def forward(self, video: Tensor) -> Tensor:
         """The clip as its latent tells it, (B, 3, T, R, R)."""
-        return self.decode(self.encode(video), guide)
+        return self.decode(self.encode(video))
 
     def encode(self, video: Tensor) -> Tensor:
         """(B, 3, T, R, R) to (B, L, P).
@@ -200,26 +202,27 @@ class TriplaneAutoencoder(nn.Module):
         pooled = self.pools[plane](sequences.flatten(0, 2)).unflatten(0, sequences.shape[:3])
         return torch.tanh(self.to_latent[plane](pooled.movedim(-1, 1)))
 
-    def decode(self, latent: Tensor, guide: Tensor | None = None) -> Tensor:
+    def decode(self, latent: Tensor) -> Tensor:
         """(B, L, P) to (B, 3, T, R, R) in [−1, 1].
 
-        Args:
-            latent: of a clip.
-            guide: moved photo (B, G, T, R, R) to paint over, for configurations with guide_channels; see `painter`.
-
         Raises:
-            VideoError: the configuration wants a guide and there is none, or the reverse.
+            VideoError: the configuration paints over a moved photo.
         """
-        if (guide is None) == bool(self.config.guide_channels):
-            raise VideoError(
-                "this autoencoder paints over a moved photo; give it as guide"
-                if guide is None
-                else "this autoencoder paints whole frames; leave out the guide"
-            )
-        decoded = self.decode_tokens(latent)
-        if guide is not None:
-            return self.painter(decoded, guide)
-        return torch.tanh(self._squares(decoded) / 2)  # 2·sigmoid − 1
+        if self.config.guide_channels:
+            raise VideoError("this autoencoder paints over a moved photo; use paint and give it the photo")
+        return torch.tanh(self._squares(self.decode_tokens(latent)) / 2)  # 2·sigmoid − 1
+
+    def paint(self, tokens: Tensor, guide: Tensor, corners: Tensor) -> Paint:
+        """Paint over a moved photo, for configurations with guide_channels.
+
+        Args:
+            tokens: some of the frames (F, S, S, C) of `decode_tokens`.
+            guide: the box round the mouth in them, (F, G, h, w), see `painter.Guide`.
+            corners: (F, 2) of the boxes, row and column, in cells of the grid.
+        """
+        cell = self.config.side // GRID
+        size = (guide.shape[2] // self.config.patch_px, guide.shape[3] // self.config.patch_px)
+        return self.painter(tokens_of_boxes(tokens, corners * cell, size), guide)
 
     def _squares(self, tokens: Tensor) -> Tensor:
         """`patch_out` of tokens (B, T, S, S, C), as the one product that it is: (B, 3, T, R, R)."""

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from loquent.errors import WeightsError
 from loquent.nn.config import SavedConfig, pick_preset
 
+GRID = 16  # places along a side of the network's crop at which the box round the mouth may begin, see `moved_photo`
+GUIDE_CHANNELS = 20  # of the moved photo, see `painter.Guide`
+
 
 @dataclass(frozen=True, kw_only=True)
 class AtomConfig(SavedConfig):
@@ -57,12 +60,17 @@ class AutoencoderConfig(SavedConfig):
     latent_dim: int = 4
     guide_channels: int = 0  # of the moved photo that the decoder paints over, see `painter`; 0, as published: none
     paint_channels: int = 32  # of the painter's layers
+    texture_channels: int = 8  # of the teeth that the painter learns
 
     def __post_init__(self) -> None:
         if self.guide_channels and (self.patch_px < 2 or self.patch_px & (self.patch_px - 1)):
             raise WeightsError(f"patch_px is {self.patch_px}; it must be a power of 2 to paint over a moved photo")
         if self.size_px % self.patch_px:
             raise WeightsError(f"size_px is {self.size_px}; it must be a multiple of patch_px ({self.patch_px})")
+        if self.guide_channels and self.side % GRID:
+            raise WeightsError(
+                f"{self.side} patches lie along a picture's side; to paint over a moved photo it must be a multiple of {GRID}"
+            )
         if self.head_dim % 4:
             raise WeightsError(f"head_dim is {self.head_dim}; it must be a multiple of 4, for positions")
 
@@ -170,16 +178,29 @@ TINY_AUTOENCODER = AutoencoderConfig(
     pool_mlp_dim=16,
     latent_dim=2,
 )
+TINY_DOTS = replace(TINY_AUTOENCODER, size_px=GRID * TINY_AUTOENCODER.patch_px)
 AUTOENCODER_PRESETS = {
     "published": AUTOENCODER,
     # A fourth of the tokens, so that a clip takes a second on a CPU; eight latent channels keep as many numbers.
-    "starter": replace(STARTER_DOTS, guide_channels=12),
+    "starter": replace(STARTER_DOTS, guide_channels=GUIDE_CHANNELS),
     "starter-landmark": STARTER_DOTS,
     "tiny": TINY_AUTOENCODER,
-    "tiny-painter": replace(TINY_AUTOENCODER, guide_channels=12, paint_channels=8),
+    "tiny-landmark": TINY_DOTS,
+    "tiny-painter": replace(TINY_DOTS, guide_channels=GUIDE_CHANNELS, paint_channels=8, texture_channels=2),
 }
 
 UNET = UNetConfig()
+TINY_UNET = UNetConfig(
+    latent_dim=2,
+    side=4,
+    num_frames=4,
+    dim=32,
+    multipliers=(1, 1),
+    num_blocks=1,
+    attention_levels=(1,),
+    num_heads=2,
+    condition_dropout=0.1,
+)
 UNET_PRESETS = {
     "published": UNET,
     "published-longvid": replace(UNET, dim=256),
@@ -187,25 +208,16 @@ UNET_PRESETS = {
         UNET,
         latent_dim=8,
         side=16,
-        dim=64,
-        multipliers=(1, 2),
+        dim=32,
+        multipliers=(1, 2, 4),
         num_blocks=1,
-        attention_levels=(1,),
+        attention_levels=(1, 2),
         num_heads=2,
         condition_dropout=0.1,
         prediction="clean",
     ),
-    "tiny": UNetConfig(
-        latent_dim=2,
-        side=4,
-        num_frames=4,
-        dim=32,
-        multipliers=(1, 1),
-        num_blocks=1,
-        attention_levels=(1,),
-        num_heads=2,
-        condition_dropout=0.1,
-    ),
+    "tiny-painter": replace(TINY_UNET, side=GRID),
+    "tiny": TINY_UNET,
 }
 
 

@@ -4,7 +4,8 @@ Windows of 16 frames are sampled one after the other. The frames before a window
 window starts from the same noise, and what a window paints differently in the last frame already drawn is taken off its
 next frames, less and less, so that nothing jumps at a window's border.
 
-Shape letters: T frames of a piece, N frames of a window, R side of the network's crop.
+Shape letters: T frames of a piece, N frames of a window, R side of the network's crop, h, w height and width of the
+box round the mouth.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from loquent.errors import MotionError
 from loquent.models.moditalker import landmarks as space
 from loquent.models.moditalker.autoencoder import TriplaneAutoencoder
-from loquent.models.moditalker.config import AutoencoderConfig, UNetConfig
-from loquent.models.moditalker.moved_photo import MovedPhoto, crop_guide, cut_crop, to_crop
+from loquent.models.moditalker.config import GRID, AutoencoderConfig, UNetConfig
+from loquent.models.moditalker.moved_photo import MovedPhoto, cut_crop, mouth_corners, to_crop, with_base
 from loquent.models.moditalker.painter import Paint
 from loquent.models.moditalker.pictures import dots_to_clip, draw_dots, hide_lower_face, to_clip
 from loquent.models.moditalker.unet import LatentUNet
@@ -34,7 +35,7 @@ from loquent.models.moditalker.video_sampling import (
     encode_frames,
     guided,
 )
-from loquent.nn.weights import load_exactly
+from loquent.nn.weights import load_exactly, read_weights
 from loquent.render.person import scaled_photo
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ if TYPE_CHECKING:
 
 MOTION_SPACE = "moditalker-landmarks"
 # Columns of the space: canonical displacement of the 68 landmarks from the photo's, in decimetres, x y z of landmark 0
-# first; head rotation and translation as in `types.Motion`.
-MOTION_DIM = space.VECTOR_DIM + 6
+# first; head rotation, translation and gaze as in `types.Motion.to_vector`.
+_PARTS = [204, 207, 210]  # where head rotation, translation and gaze begin
+MOTION_DIM = space.VECTOR_DIM + 10
 
 SCALE_NAME = "scale.safetensors"  # in the denoiser's folder; without it latents stay as they are
 NOT_SHIPPED = ("decoder.", "from_latent.", "patch_out.")  # of the autoencoder of dots: only training draws dots
@@ -108,16 +110,14 @@ class VideoNetworks:
         denoiser = _load(LatentUNet(UNetConfig.load(folder / "config.json")), folder)
         networks = [network.to(device).eval().requires_grad_(False) for network in (*autoencoders, denoiser)]
         scale_path = folder / SCALE_NAME
-        scale = (
-            LatentScale(**{k: v.float() for k, v in load_file(scale_path).items()}) if scale_path.is_file() else None
-        )
-        return VideoNetworks(*networks, (scale or LatentScale.none()).to(device))  # type: ignore[arg-type]
+        scale = LatentScale(**read_weights(scale_path)) if scale_path.is_file() else LatentScale.none()
+        return VideoNetworks(*networks, scale.to(device))  # type: ignore[arg-type]
 
 
 def _load(network: torch.nn.Module, folder: Path, optional: tuple[str, ...] = ()) -> torch.nn.Module:
     """Loads weights that must fit; names that begin as `optional` says may be missing."""
     path = folder / "model.safetensors"
-    state = {name: value.float() for name, value in load_file(path).items()}
+    state = read_weights(path)
     if optional:
         state = {name: value for name, value in network.state_dict().items() if name.startswith(optional)} | state
     load_exactly(network, state, str(path))
@@ -125,11 +125,31 @@ def _load(network: torch.nn.Module, folder: Path, optional: tuple[str, ...] = ()
 
 
 class Seen(NamedTuple):
-    """What the networks are shown of one frame, (C, R, R) each."""
+    """What the networks are shown of one frame."""
 
-    guide: Tensor
-    dots: Tensor
-    pose: Tensor
+    guide: Tensor  # (G, h, w)
+    corner: Tensor  # (2,) of the box, see `moved_photo.mouth_corners`
+    dots: Tensor  # (3, R, R)
+    pose: Tensor  # (3, R, R)
+
+
+class Moves(NamedTuple):
+    """How a face moves, as `MovedPhoto.draw` takes it."""
+
+    canonical: NDArray  # (T, 68, 3)
+    rotation: NDArray  # (T, 3)
+    translation: NDArray  # (T, 3)
+    gaze: NDArray  # (T, 2, 2)
+
+    def rows(self, start: int, stop: int) -> Moves:
+        return Moves(*(part[start:stop] for part in self))
+
+
+class BoxPaint(NamedTuple):
+    """Paint of one frame."""
+
+    corner: list[int]  # row and column of the box, in cells of the grid
+    paint: Paint  # of the box: (C, h, w) each
 
 
 class VideoRenderer:
@@ -165,8 +185,9 @@ class VideoRenderer:
         self._noise = torch.randn(config.latent_dim, config.latent_length, generator=random).to(self._device)
         self._random = random
         self._shown: list[Seen] = []  # of the last frames drawn, at most a window less one
-        self._last: Paint | None = None  # of the last frame drawn
-        still = to_clip(torch.from_numpy(cut_crop(pixels, self._crop_to_photo, self._size)).movedim(-1, 0)[None])[:, 0]
+        self._last: BoxPaint | None = None  # of the last frame drawn
+        crop = cut_crop(pixels, self._crop_to_photo, (self._size, self._size))
+        still = to_clip(torch.from_numpy(crop).movedim(-1, 0)[None])[:, 0]
         self._still = encode_frames(networks.pictures, still.expand(self._num_frames, -1, -1, -1))
 
     @property
@@ -185,18 +206,18 @@ class VideoRenderer:
                 f"motion of the space {motion.space!r} with {motion.values.shape[1]} columns; "
                 f"this renderer draws {MOTION_SPACE!r} with {MOTION_DIM}"
             )
-        displacement, rotation, translation = np.split(motion.values.astype(np.float64), [204, 207], axis=1)
-        canonical = self.photo.canonical + displacement.reshape(-1, space.NUM_LANDMARKS, 3)
+        parts = np.split(motion.values.astype(np.float64), _PARTS, axis=1)
+        canonical = self.photo.canonical + parts[0].reshape(-1, space.NUM_LANDMARKS, 3)
+        moves = Moves(canonical, parts[1], parts[2], parts[3].reshape(-1, 2, 2))
         new = self._num_frames if not self._shown else self._num_frames - self._fade_frames
         start = 0
         while start < len(canonical):
-            rows = slice(start, start + new)
-            yield from self._window(canonical[rows], rotation[rows], translation[rows])
+            yield from self._window(moves.rows(start, start + new))
             start, new = start + new, self._num_frames - self._fade_frames
 
-    def _window(self, canonical: NDArray, rotation: NDArray, translation: NDArray) -> Iterator[NDArray[np.uint8]]:
-        layers = list(self.photo.draw(canonical, rotation, translation))
-        points = to_crop(self.photo.landmarks_px(canonical, rotation, translation), self._crop_to_photo)
+    def _window(self, moves: Moves) -> Iterator[NDArray[np.uint8]]:
+        layers = list(self.photo.draw(*moves))
+        points = to_crop(self.photo.landmarks_px(*moves[:3]), self._crop_to_photo)
         num_new = len(layers)
         known = self._shown[len(self._shown) - (self._num_frames - num_new) :] if num_new < self._num_frames else []
         seen = [*known, *self._see(layers, points)]
@@ -207,27 +228,36 @@ class VideoRenderer:
 
     def _see(self, layers: list[Layers], points: NDArray) -> list[Seen]:
         """What the networks are shown of new frames; points (T, 68, 2) in pixels of the crop."""
-        size, box = self._size, self.photo.face_box
-        guides = np.stack([crop_guide(layer, box, self._crop_to_photo, size) for layer in layers])
-        guide = torch.from_numpy(guides).permute(0, 3, 1, 2)
+        size = self._size
+        corners = mouth_corners(points / size)
+        base = np.stack([cut_crop(layer.base, self._crop_to_photo, (size, size)) for layer in layers])
+        mouths = [self.photo.mouth(layer, tuple(corner), size) for layer, corner in zip(layers, corners, strict=True)]
+        whole = torch.from_numpy(base).permute(0, 3, 1, 2).float()
         dots = dots_to_clip(draw_dots(points, size, size)).transpose(0, 1)
-        pose = to_clip(hide_lower_face(guide[:, :3].float(), points)).transpose(0, 1)
-        return [Seen(*parts) for parts in zip(to_clip(guide).transpose(0, 1), dots, pose, strict=True)]
+        pose = to_clip(hide_lower_face(whole, points)).transpose(0, 1)
+        guides = [
+            with_base(mouth, picture, corner) for mouth, picture, corner in zip(mouths, base, corners, strict=True)
+        ]
+        guide = to_clip(torch.from_numpy(np.stack(guides)).permute(0, 3, 1, 2)).transpose(0, 1)
+        return [Seen(*parts) for parts in zip(guide, torch.from_numpy(corners), dots, pose, strict=True)]
 
     @torch.no_grad()
-    def _paint(self, seen: list[Seen], num_known: int) -> list[Paint]:
+    def _paint(self, seen: list[Seen], num_known: int) -> list[BoxPaint]:
         """Paint of each frame of a window but the known ones at its start."""
         num_real = len(seen)
         seen = seen + seen[-1:] * (self._num_frames - num_real)
-        guide, dots, pose = (torch.stack(parts).to(self._device) for parts in zip(*seen, strict=True))
+        guide, corners, dots, pose = (torch.stack(parts).to(self._device) for parts in zip(*seen, strict=True))
         latent = self._sample(dots, pose)
         pictures = self._networks.pictures
-        tokens = pictures.decode_tokens(latent)
-        first = max(num_known - 1, 0)
-        made = pictures.painter.paint(tokens[:, first:num_real], guide[first:num_real])
-        paints = [Paint(shares, colour) for shares, colour in zip(made.shares.cpu(), made.colour.cpu(), strict=True)]
+        rows = slice(max(num_known - 1, 0), num_real)
+        tokens = pictures.decode_tokens(latent)[0, rows]
+        made = pictures.paint(tokens, guide[rows], corners[rows])
+        paints = [
+            BoxPaint(corner, Paint(shares, colour))
+            for corner, shares, colour in zip(corners[rows].tolist(), made.shares.cpu(), made.colour.cpu(), strict=True)
+        ]
         if num_known and self._last is not None:
-            paints = _join(self._last, paints, self._fade_frames)
+            paints = _join(self._last, paints, self._fade_frames, self._size // GRID)
         self._last = paints[-1]
         return paints
 
@@ -249,19 +279,21 @@ class VideoRenderer:
         made = self._sampler.sample(network, start, draw_noise, self._networks.denoiser.config.prediction)
         return scale.from_unit(made)
 
-    def _compose(self, layers: Layers, paint: Paint) -> NDArray[np.uint8]:
+    def _compose(self, layers: Layers, box: BoxPaint) -> NDArray[np.uint8]:
         """A frame (H, W, 3) at the photo's resolution."""
         left, top, right, bottom = self.photo.face_box
-        to_box = self._crop_to_photo - np.array([[0, 0, left], [0, 0, top]])
+        to_photo = self._crop_to_photo.copy()
+        to_photo[:, 2] += to_photo[:, :2] @ (np.array(box.corner[::-1]) * (self._size // GRID))
+        to_box = to_photo - np.array([[0, 0, left], [0, 0, top]])
         size = (right - left, bottom - top)
         shares, colour = (
             cv2.warpAffine(
                 part.permute(1, 2, 0).numpy(), to_box, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
             )
-            for part in paint
+            for part in box.paint
         )
         base = layers.base[top:bottom, left:right].astype(np.float32)
-        parts = (base, layers.upper[..., :3], layers.lower[..., :3], 127.5 * (colour + 1))
+        parts = (base, layers.upper[..., :3], layers.lower[..., :3], layers.teeth[..., :3], 127.5 * (colour + 1))
         painted = sum(shares[..., index, None] * part for index, part in enumerate(parts))
         near = layers.near[..., None] * np.float32(1 / 255)
         frame = layers.base.copy()
@@ -269,13 +301,25 @@ class VideoRenderer:
         return frame
 
 
-def _join(last: Paint, paints: list[Paint], fade_frames: int) -> list[Paint]:
-    """New paints, brought up to `last`; the first of `paints` is the same frame as `last`, and is left out."""
-    away = [before - now for before, now in zip(last, paints[0], strict=True)]
+def _join(last: BoxPaint, made: list[BoxPaint], fade_frames: int, cell_px: int) -> list[BoxPaint]:
+    """New paints, brought up to `last`; the first of `made` is the same frame as `last`, and is left out."""
+    away = [before - now for before, now in zip(last.paint, made[0].paint, strict=True)]
     joined = []
-    for index, paint in enumerate(paints[1:], start=1):
+    for index, (corner, paint) in enumerate(made[1:], start=1):
         weight = max(0.0, 1 - index / fade_frames)
-        shares, colour = (part + weight * rest for part, rest in zip(paint, away, strict=True))
+        if weight == 0:
+            joined.append(BoxPaint(corner, paint))
+            continue
+        down, across = (cell_px * (new - old) for new, old in zip(corner, last.corner, strict=True))
+        shares, colour = (part + weight * _moved(rest, down, across) for part, rest in zip(paint, away, strict=True))
         shares = shares.clamp(min=0)
-        joined.append(Paint(shares / shares.sum(0, keepdim=True), colour.clamp(-1, 1)))
+        joined.append(BoxPaint(corner, Paint(shares / shares.sum(0, keepdim=True), colour.clamp(-1, 1))))
     return joined
+
+
+def _moved(values: Tensor, down: int, across: int) -> Tensor:
+    """Values (C, h, w) seen through a box that lies so many pixels further; 0 where they end."""
+    height, width = values.shape[1:]
+    padded = F.pad(values, (width, width, height, height))
+    top, left = (int(np.clip(side + by, 0, 2 * side)) for side, by in ((height, down), (width, across)))
+    return padded[:, top : top + height, left : left + width]

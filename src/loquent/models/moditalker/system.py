@@ -138,5 +138,6 @@ class LandmarkRenderer:
 
     def render(self, motion: Motion) -> Iterator[NDArray[np.uint8]]:
         moved = (canonical_of_expression(self._shape, motion.expression) - self._photo).reshape(-1, VECTOR_DIM)
-        codes = np.concatenate([moved, motion.rotation, motion.translation], axis=1).astype(np.float32)
+        gaze = motion.gaze.reshape(-1, 4)
+        codes = np.concatenate([moved, motion.rotation, motion.translation, gaze], axis=1).astype(np.float32)
         yield from self._renderer.render(MotionCodes(codes, MOTION_SPACE, motion.rate_hz))
