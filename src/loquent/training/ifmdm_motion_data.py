@@ -259,6 +259,12 @@ def write_moves(
         np.save(out / _PHOTOS.format(number), np.stack(photos))
 
 
+def photo_moves(writer: CodeWriter, rest: Tensor) -> Tensor:
+    """How far the codes of photos that show the expressions `rest` (P, 52) are from those of the faces at rest, (P, M)."""
+    still = F.pad(rest, (0, MOTION_DIM - rest.shape[1]))
+    return torch.from_numpy(_write_from_rest(writer, still.numpy())).float()
+
+
 @torch.no_grad()
 def _write_from_rest(writer: CodeWriter, motion: NDArray[np.float32]) -> NDArray[np.float16]:
     """Moves (T, M) of motion (T, 62)."""
@@ -279,12 +285,13 @@ def build(
     extracted.save(out / _EXTRACTED)
     writer, explained = fit_writer(extracted)
     write_moves(writer, extracted.rest.numpy(), features, out, copies)
-    space = CodeSpace.fitted(torch.from_numpy(np.load(out / _MOVES.format(0)).astype(np.float32)))
+    written = torch.from_numpy(np.load(out / _MOVES.format(0)).astype(np.float32))
+    space = CodeSpace.fitted(written)
     with torch.no_grad():
         moves = writer(extracted.motion, extracted.rest[extracted.person])
     if like is not None:
         space = turned(space, moves, load_file(like / _SPACE)["normal"])
-    save_space(space, moves, fit_parts(extracted, out), out)
+    save_space(space, moves, fit_parts(extracted, written), out)
     for path in (*sorted(features.glob("features-*.npy")), features / "starts.npy", features / "emotion.npy"):
         link = out / path.name
         link.unlink(missing_ok=True)
@@ -301,18 +308,17 @@ def turned(space: CodeSpace, moves: Tensor, wanted: Tensor) -> CodeSpace:
     return CodeSpace(space.mean, space.basis @ left @ right)
 
 
-def fit_parts(extracted: Extracted, folder: Path) -> MoveParts:
-    """Parts of moves from frames whose face parameters are known; their usual spread from a folder's moves."""
+def fit_parts(extracted: Extracted, written: Tensor) -> MoveParts:
+    """Parts of moves from frames whose face parameters are known; their usual spread from moves (N, M) of speech."""
     motion = extracted.motion.clone()
     motion[:, : len(ARKIT_NAMES)] -= extracted.rest[extracted.person]
     moves = before_tanh(extracted.codes) - before_tanh(extracted.photo_codes[extracted.person])
     head = [*range(len(ARKIT_NAMES), len(ARKIT_NAMES) + 6)]
     others = [index for index in range(MOTION_DIM) if index not in {*LIP_CHANNELS, *head}]
-    written = torch.from_numpy(np.load(folder / _MOVES.format(0)).astype(np.float32))
-    return MoveParts.fitted(moves, motion[:, LIP_CHANNELS], motion[:, head], motion[:, others], _spread_within(written))
+    return MoveParts.fitted(moves, motion[:, LIP_CHANNELS], motion[:, head], motion[:, others], spread_within(written))
 
 
-def _spread_within(moves: Tensor) -> Tensor:
+def spread_within(moves: Tensor) -> Tensor:
     """Covariance (M, M) of moves (N, M) about the mean of each stretch of `_STRETCH_FRAMES`."""
     length = min(_STRETCH_FRAMES, len(moves))
     stretches = moves[: len(moves) // length * length].unflatten(0, (-1, length))
@@ -401,17 +407,30 @@ def write_debug_moves(folder: Path) -> None:
     rng = np.random.default_rng(0)
     features = rng.standard_normal((150, 4, config.vectors_per_frame * config.audio_dim // 4)).astype(np.float16)
     moves = (features[:, 0, :1] * rng.uniform(0.1, 0.5, (1, config.motion_dim))).astype(np.float32)
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "features-0.npy", features)
-    np.save(folder / "starts.npy", np.array([0, 70, 85, 150]))
-    np.save(folder / "emotion.npy", np.eye(len(EMOTIONS), dtype=np.float32)[[EMOTIONS.index("neutral")] * 3])
-    np.save(folder / _MOVES.format(0), moves.astype(np.float16))
-    np.save(folder / _PHOTOS.format(0), np.zeros((3, config.motion_dim), np.float16))
+    write_calm_speech(folder, features, np.array([0, 70, 85, 150]), moves, np.zeros((3, config.motion_dim)))
     values = torch.from_numpy(moves)
     noise = torch.from_numpy(rng.standard_normal(moves.shape).astype(np.float32))
     half = torch.eye(config.motion_dim) / 2
-    parts = MoveParts(half, half.clone(), _spread_within(values))
+    parts = MoveParts(half, half.clone(), spread_within(values))
     save_space(CodeSpace.fitted(values + 0.01 * noise), values, parts, folder)
+
+
+def write_calm_speech(folder: Path, features: NDArray, starts: NDArray, moves: NDArray, photos: NDArray) -> None:
+    """Writes utterances without emotion, spoken once, as `CodeWindows` reads them beside a space.
+
+    Args:
+        features: of speech, (N, L, C).
+        starts: first frames of the utterances, and N, (U + 1,).
+        moves: (N, M).
+        photos: moves of the photo that begins each utterance, (U, M).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "features-0.npy", features.astype(np.float16))
+    np.save(folder / "starts.npy", starts)
+    calm = np.eye(len(EMOTIONS), dtype=np.float32)[EMOTIONS.index("neutral")]
+    np.save(folder / "emotion.npy", np.tile(calm, (len(photos), 1)))
+    np.save(folder / _MOVES.format(0), moves.astype(np.float16))
+    np.save(folder / _PHOTOS.format(0), photos.astype(np.float16))
     (folder / _INDEX).write_text(json.dumps({"copies": 1}) + "\n")
 
 
