@@ -207,3 +207,14 @@ def test_shipped_weights_draw(portrait: Portrait):
     assert networks.scale.middle.shape == (8, 768)
     (frame,) = VideoRenderer(networks, portrait).render(_motion(4)[3:])
     assert frame.shape == (128, 128, 3)
+
+
+def test_a_wide_open_jaw_does_not_tear_the_chin(photo: MovedPhoto):
+    expression = photo.shape.rest_expression[None].copy()
+    expression[:, ARKIT_INDEX["jawOpen"]] = 0.9
+    (layers,) = photo.draw(space.canonical_of_expression(photo.shape, expression), AT_REST, AT_REST)
+    steps = np.abs(np.diff(layers.base.astype(int), axis=0)).max()
+    assert steps < 40  # the photo is a slope of one a row
+    inside = layers.near > 200
+    holes = ~inside & (np.maximum.accumulate(inside, 0) & np.maximum.accumulate(inside[::-1], 0)[::-1])
+    assert holes.sum() == 0

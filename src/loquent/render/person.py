@@ -11,7 +11,7 @@ from loquent.motion.face_model import HEAD_PIVOT
 from loquent.motion.pose import rotation_matrix
 from loquent.render.head import PointField, Pose
 from loquent.render.matte import split_layers
-from loquent.render.warp import Lattice, Texture, invert, smoothstep, unfold
+from loquent.render.warp import Lattice, Texture, inversion_start, invert, smoothstep, unfold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,15 +25,23 @@ if TYPE_CHECKING:
 class Person:
     """Draws the person, moved, over the background, which stays still."""
 
-    def __init__(self, pixels: NDArray[np.uint8], head: HeadModel, make_field: Callable[[Lattice], PointField]) -> None:
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8],
+        head: HeadModel,
+        make_field: Callable[[Lattice], PointField],
+        stretches: bool = False,
+    ) -> None:
         """
         Args:
             pixels: RGB, (H, W, 3).
             head: the model of the same photo.
             make_field: how the points of a lattice move.
+            stretches: the field stretches the photo several times somewhere, as lips that stay closed over an open jaw.
         """
         self._pixels = pixels
         self._head = head
+        self._stretches = stretches
         height, width = pixels.shape[:2]
         left, top, right, bottom = head.reach_box()
         box = (max(0, int(left)), max(0, int(top)), min(width, int(right) + 1), min(height, int(bottom) + 1))
@@ -95,7 +103,9 @@ class Person:
         """Places of the photo that the lattice's points show."""
         lattice = self._lattice
         displacement = self.field.displacement(shift, pose).reshape(lattice.num_rows, lattice.num_columns, 2)
-        return invert(unfold(displacement, lattice.step_px), lattice, lattice.points())
+        field, points = unfold(displacement, lattice.step_px), lattice.points()
+        start = inversion_start(field, lattice, points) if self._stretches else None
+        return invert(field, lattice, points, start)
 
 
 def head_poses(shape: FaceShape, rotation: NDArray, translation: NDArray) -> list[Pose]:

@@ -27,7 +27,7 @@ from loquent.render.eyes import EYES, Eye
 from loquent.render.head import HeadModel, PointField
 from loquent.render.mouth import MouthPlace
 from loquent.render.person import Person, head_poses
-from loquent.render.warp import Lattice, SmoothInterpolator, Texture, invert, smoothstep, unfold
+from loquent.render.warp import Lattice, SmoothInterpolator, Texture, inversion_start, invert, smoothstep, unfold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +94,10 @@ class MovedPhoto:
         self.canonical = space.canonical_of_photo(self.shape)
         self._rest = self.shape.to_photo(self.canonical[None] / space.TO_CANONICAL)[0]
         self._weights_of = WeightReader(self.shape)
-        self._person = Person(pixels, head, lambda lattice: self._field(_active_lattice(head, lattice), _INNER | _LIDS))
+        left_out = _INNER | _LIDS
+        self._person = Person(
+            pixels, head, lambda lattice: self._field(_active_lattice(head, lattice), left_out), stretches=True
+        )
         self._eyes = [Eye(pixels, head, points) for points in EYES]
         self._place = MouthPlace.of(pixels, self.shape, lip_ring(landmarks, LIPS_INNER_UPPER, LIPS_INNER_LOWER))
         self._rows = [_ToothRow.of(self._place, "upper"), _ToothRow.of(self._place, "lower")]
@@ -190,7 +193,8 @@ class MovedPhoto:
         """The photo points (rows, columns, 2) that show at the lattice's points."""
         lattice = self._lattice
         displacement = field.displacement(shift, pose).reshape(lattice.num_rows, lattice.num_columns, 2)
-        return invert(unfold(displacement, lattice.step_px), lattice, lattice.points())
+        field, points = unfold(displacement, lattice.step_px), lattice.points()
+        return invert(field, lattice, points, inversion_start(field, lattice, points))
 
     def mouth(self, layers: Layers, corner: tuple[int, int], size: int) -> NDArray[np.uint8]:
         """What the network is shown round the mouth, (h, w, MOUTH_CHANNELS): a box of the crop of `size` x `size`.
