@@ -1,6 +1,7 @@
-"""How many sampler steps does AToM need? Lips measured on the motion itself, with the time they take.
+"""How many sampler steps does AToM need, and how much guidance? Lips measured on the motion itself, with the time it takes.
 
     python benchmarks/atom_steps.py ../shared/data --steps 3 5 10 25 50
+    python benchmarks/atom_steps.py ../shared/data --steps 10 --guidance 1 1.5 2 3
 
 Speech and measure are those of `lip_sync.py`, but nothing is drawn: the lips are those of the face model. Needs the extra
 `align`.
@@ -9,6 +10,7 @@ Speech and measure are those of `lip_sync.py`, but nothing is drawn: the lips ar
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ from loquent.data.recordings import align
 from loquent.evaluation.lips import lip_track_from_landmarks, measure, pool
 from loquent.evaluation.report import table
 from loquent.media.audio import read_audio
-from loquent.models.moditalker.generate import AtomGenerator, load_atom
+from loquent.models.moditalker.generate import GUIDANCE, AtomGenerator, load_atom
 from loquent.motion.controls import apply_controls
 from loquent.motion.face_model import fit_face
 from loquent.pipeline import average_portrait
@@ -35,7 +37,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--weights", type=Path, default=find_system("moditalker").weights)
     parser.add_argument("--steps", type=int, nargs="+", default=[3, 5, 10, 25, 50])
-    parser.add_argument("--guidance", type=float, default=None)
+    parser.add_argument("--guidance", type=float, nargs="+", default=[GUIDANCE])
     parser.add_argument("--seed", type=int, default=42)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -48,8 +50,8 @@ def main() -> None:
     portrait = average_portrait()
     shape = fit_face(portrait.face.landmarks)
     figures = {}
-    for steps in arguments.steps:
-        controls = Controls(steps=steps, guidance=arguments.guidance, seed=arguments.seed, keep_expression=0)
+    for steps, guidance in itertools.product(arguments.steps, arguments.guidance):
+        controls = Controls(steps=steps, guidance=guidance, seed=arguments.seed, keep_expression=0)
         found, num_frames, started_s = [], 0, time.process_time()
 
         def made(blocks: list, controls: Controls = controls) -> Iterator[Motion]:
@@ -62,7 +64,7 @@ def main() -> None:
             found.append(measure(lip_track_from_landmarks(landmarks[..., :2], MOTION_RATE_HZ), phones))
             num_frames += len(motion)
         share = taken_s * MOTION_RATE_HZ / num_frames
-        figures[f"{steps} steps, {share:.2f} of real time"] = pool(found)
+        figures[f"{steps} steps, guidance {guidance:g}, {share:.2f} of real time"] = pool(found)
     print(table(figures))
 
 

@@ -73,8 +73,13 @@ def test_windows_vary_only_where_the_statistics_say_so():
     assert shift[:, [0, 3]].abs().max() < 0.05
     assert whole.abs().max() < 1.4
     torch.testing.assert_close(made.std, space.of_moves(whole).std(1))
-    # of the mean, the head's is always true
-    torch.testing.assert_close(made.mean @ head, space.of_moves(whole).mean(1) @ head, atol=1e-4, rtol=1e-4)
+    said, true = (
+        space.moves(made.mean) @ head,
+        whole.mean(1) @ head,
+    )  # of the mean, the head's is true but where it is near
+    is_true = torch.isclose(said, true, atol=1e-4).all(1)
+    assert 0.7 < is_true.float().mean() < 0.95
+    torch.testing.assert_close(space.moves(made.mean)[~is_true], whole[~is_true, 0], atol=1e-4, rtol=1e-4)
 
 
 def test_conditions_are_dropped_as_they_will_be_missing():

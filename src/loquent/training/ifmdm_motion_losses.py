@@ -75,7 +75,9 @@ def varied(
 
     Where the deviation is told, the head moves 0.3 to 6 times as far, and the lips somewhat further where the head does.
     Where the mean is told, the head moves about another pose. What the mean says of everything but the head becomes that
-    of the hint or of the photo in two thirds of the samples, as in the published settings: lips are to follow speech.
+    of the hint or of the photo in two thirds of the samples, as in the published settings: lips are to follow speech. Where
+    it is the hint's and the head stays nearer to the hint than in most windows, the whole mean becomes the hint: a window
+    that is asked to stay where the last one ended rather does so, and is not bound to.
     """
     count = len(window.motion)
     chance, factor, which = torch.rand(3, count, generator=random).to(window.motion)
@@ -90,13 +92,23 @@ def varied(
     whole = torch.where(changed, _limited(moved), whole)
     statistics = measure(space.of_moves(whole))
     assert window.photo is not None
-    others = (space.moves(window.photo), whole[:, 0])
-    said = whole.mean(1)
-    for index, other in enumerate(others):
-        difference = other - said
-        said = said + (difference - difference @ parts.head) * ((3 * which).long() == index)[:, None]
+    said = _said_mean(whole, space.moves(window.photo), parts, (3 * which).long())
     normal = space.of_moves(whole)
     return replace(window, motion=normal[:, 1:], hint=normal[:, 0], mean=space.of_moves(said), std=statistics.std)
+
+
+def _said_mean(whole: Tensor, photo: Tensor, parts: MoveParts, kind: Tensor) -> Tensor:
+    """What is told of the mean of moves (B, N + 1, M); `kind` (B,): 0 the truth, 1 the photo's, 2 the hint's, but for the
+    head."""
+    mean, hint = whole.mean(1), whole[:, 0]
+    to_photo, to_hint = photo - mean, hint - mean
+    head_to_hint = to_hint @ parts.head
+    distance = head_to_hint.norm(dim=1)
+    is_near = (distance < distance.median())[:, None]
+    away = torch.where(
+        kind[:, None] == 1, to_photo - to_photo @ parts.head, to_hint - head_to_hint + is_near * head_to_hint
+    )
+    return torch.where(kind[:, None] == 0, mean, mean + away)
 
 
 def _limited(moves: Tensor) -> Tensor:

@@ -59,13 +59,14 @@ def apply_blinks(pieces: Iterable[Moves], controls: Controls, parts: MoveParts, 
 
     Args:
         pieces: moves that may hold blinks of their own; these say where blinks are likely.
-        controls: how often.
+        controls: how often; blinks and closed eyes of a track are drawn as well.
         parts: of the moves.
         closing: the move that closes the eyes, (M,).
     """
     away = parts.lips.numpy() + parts.head.numpy()
     reading = (np.eye(len(closing)) - away) @ closing / (closing @ closing)
     waiting: list[Moves] = []
+    done = 0
 
     def with_lids() -> Iterator[Motion]:
         for piece in pieces:
@@ -75,7 +76,10 @@ def apply_blinks(pieces: Iterable[Moves], controls: Controls, parts: MoveParts, 
     for blinked in BlinkLayer(controls, np.random.default_rng(controls.seed)).apply(with_lids()):
         held = np.concatenate(waiting)
         piece, waiting[:] = held[: len(blinked)], [held[len(blinked) :]]
-        change = blinked.expression[:, LIDS].mean(1) - _as_lids(piece @ reading).expression[:, LIDS].mean(1)
+        asked = values_at(controls, (done + np.arange(len(piece))) / MOTION_RATE_HZ).closure
+        done += len(piece)
+        lids = np.maximum(blinked.expression[:, LIDS].mean(1), asked)
+        change = lids - _as_lids(piece @ reading).expression[:, LIDS].mean(1)
         yield (piece + change[:, None] * closing).astype(np.float32)
 
 
