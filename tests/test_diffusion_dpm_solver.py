@@ -70,12 +70,19 @@ def test_one_step_gives_the_clean_estimate():
     torch.testing.assert_close(last_sample(dpm_solver(from_noise(lambda x, t: noise, schedule), x, schedule)), expected)
 
 
-def test_agrees_with_diffusers():
+@pytest.mark.parametrize("steps", [1, 2, 7, 20])
+@pytest.mark.parametrize("prediction", ["epsilon", "sample"])
+def test_agrees_with_diffusers(steps, prediction):
+    """DPMSolverMultistepScheduler on the same schedule and network; seen with diffusers 0.42.1."""
     diffusers = pytest.importorskip("diffusers")
-    betas, kept = root_linear_betas(), truncated_timesteps(7)
+    betas, kept = root_linear_betas(), truncated_timesteps(steps)
     schedule = Schedule.respaced(betas, kept)
     scheduler = diffusers.DPMSolverMultistepScheduler(
-        trained_betas=betas.numpy(), algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero"
+        trained_betas=betas.numpy(),
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        final_sigmas_type="zero",
+        prediction_type=prediction,
     )
     scheduler.set_timesteps(timesteps=kept[::-1])
     start = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(1))
@@ -88,7 +95,9 @@ def test_agrees_with_diffusers():
         x = scheduler.step(network(x, timestep.expand(2)), timestep, x).prev_sample
 
     def denoise(x: torch.Tensor, step: torch.Tensor) -> Estimate:
-        noise = network(x, schedule.timesteps[step])
-        return Estimate(clean_from_noise(schedule, x, noise, step), noise)
+        output = network(x, schedule.timesteps[step])
+        if prediction == "sample":
+            return Estimate(output, x)
+        return Estimate(clean_from_noise(schedule, x, output, step), output)
 
-    torch.testing.assert_close(last_sample(dpm_solver(denoise, start, schedule)), x, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(last_sample(dpm_solver(denoise, start, schedule)), x, atol=1e-5, rtol=1e-5)

@@ -317,8 +317,8 @@ class _FastSelfAttention(nn.Module):
         if x.shape[1] < _LONG:
             return self.out(_attend(q, k, self.v(normed).unflatten(-1, heads).transpose(1, 2)))
         frames = [
-            attend_packed(*parts, project(self.values, frame).unflatten(0, heads))
-            for *parts, frame in zip(q.contiguous(), k.contiguous(), normed, strict=True)
+            attend_packed(queries, keys, project(self.values, frame).unflatten(0, heads))
+            for queries, keys, frame in zip(q.contiguous(), k.contiguous(), normed, strict=True)
         ]
         return self.out(torch.stack(frames))
 
