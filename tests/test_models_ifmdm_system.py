@@ -146,9 +146,8 @@ def test_blinks_close_the_eyes_and_leave_the_rest():
     assert 1 <= ((closed[1:] > 0.5) & (closed[:-1] <= 0.5)).sum() <= 8
     never = np.concatenate(list(apply_blinks(pieces, Controls(blinks=0), PARTS, closing)))
     assert never[:, 2].max() < 0.1
-    track = ControlTrack(
-        [{"time_s": 0, "eyes_closed": 0}, {"time_s": 4, "eyes_closed": 1}, {"time_s": 6, "eyes_closed": 0}]
-    )
+    rows = [{"time_s": time_s, "eyes_closed": closed} for time_s, closed in ((0, 0), (3.5, 0), (4, 1), (6, 1), (7, 0))]
+    track = ControlTrack(rows)
     asked = np.concatenate(list(apply_blinks(pieces, Controls(blinks=0, track=track), PARTS, closing)))
     assert asked[110:140, 2].min() > 0.79
     assert asked[:80, 2].max() < 0.1

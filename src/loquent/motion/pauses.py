@@ -30,12 +30,6 @@ _HOLE_S = 0.04  # sounds up to this length do not end a pause
 _SHORTEST_S = 0.16  # shorter silences are closures of stops, or passed through
 _FULL_S = 0.3  # in shorter pauses all times below shrink in proportion
 
-# The clock of the lips. Where sound ends: what was generated up to _SETTLED after is shown by _STILL after. Where it
-# begins: what was generated from _EARLY before is shown from then on; both clocks agree again _CAUGHT_UP after.
-_BEFORE_END_S = 0.10
-_STILL_S, _SETTLED_S = 0.02, 0.15
-_EARLY_S, _CAUGHT_UP_S = 0.10, 0.10
-
 _HEAD_HELD = 0.85  # share of the head's speed that is taken back in a pause
 _HEAD_RAMP_S = 0.12  # half of it before the pause, half of it inside
 _HEAD_RETURN_S = 1.2  # time constant
@@ -44,6 +38,22 @@ _END_S = 0.6  # and comes to rest over this time
 _GAZE_AGAINST_HEAD = 0.85  # share of the head's turn that the eyes make up for, as in the corpus
 
 _HELD_FRAMES = 16  # frames held back: a pause is known _FULL_S after it begins, and the end _END_S before
+
+
+@dataclass(frozen=True, kw_only=True)
+class LipClock:
+    """When generated lips are shown around a pause, in seconds; as MoDA's starter needs it.
+
+    From `before_end` before a sound's end the clock runs faster, until what was generated `settled` after it is shown
+    `still` after it. What was generated from `early` before the next sound is shown from its beginning; both clocks agree
+    again `caught_up` after.
+    """
+
+    before_end: float = 0.10
+    still: float = 0.02
+    settled: float = 0.15
+    early: float = 0.10
+    caught_up: float = 0.10
 
 
 class _Frames(Protocol):
@@ -100,11 +110,12 @@ class PauseLayer(Generic[FramesT]):
 
     Args:
         kind: where the motion has its lips and its head, `FACE_PARAMETERS` for `Motion`.
+        times: when lips are shown.
     """
 
-    def __init__(self, kind: LipsAndHead[FramesT]) -> None:
+    def __init__(self, kind: LipsAndHead[FramesT], times: LipClock | None = None) -> None:
         self._kind = kind
-        self._clock = _Clock()
+        self._clock = _Clock(times or LipClock())
         self._head: NDArray | float = 0.0  # of the frame before, as generated
         self._start: NDArray | float = 0.0  # its first pose
         self._missed: NDArray | float = 0.0  # by how much the shown head is behind
@@ -160,7 +171,8 @@ class PauseLayer(Generic[FramesT]):
 class _Clock:
     """When to show what was generated. Knots of a piecewise linear map from shown to generated time, in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, times: LipClock) -> None:
+        self._times = times
         self._heard = 0  # parts heard so far
         self._rate_hz = 100.0
         self._start: int | None = None  # part in which the silence that is heard began
@@ -210,16 +222,16 @@ class _Clock:
 
     def _begin(self, scale: float) -> None:
         assert self._start is not None
-        start_s = self._start / self._rate_hz
+        times, start_s = self._times, self._start / self._rate_hz
         if start_s < _HOLE_S:  # the recording begins with it: the lips are at rest
-            knots = [(scale * _EARLY_S, 0.0)]
-        elif start_s - scale * _BEFORE_END_S < self._shown_s[-1]:  # the pause before is not over for the lips
+            knots = [(scale * times.early, 0.0)]
+        elif start_s - scale * times.before_end < self._shown_s[-1]:  # the pause before is not over for the lips
             return
         else:
             knots = [
-                (start_s - scale * _BEFORE_END_S, start_s - scale * _BEFORE_END_S),
-                (start_s + scale * _STILL_S, start_s + scale * _SETTLED_S),
-                (start_s + scale * (_SETTLED_S + _EARLY_S), start_s + scale * _SETTLED_S),
+                (start_s - scale * times.before_end, start_s - scale * times.before_end),
+                (start_s + scale * times.still, start_s + scale * times.settled),
+                (start_s + scale * (times.settled + times.early), start_s + scale * times.settled),
             ]
         self._scale = scale
         self._add(knots)
@@ -230,8 +242,8 @@ class _Clock:
             self._begin(min(1.0, self._length_s / _FULL_S))
         if self._scale > 0:
             end_s, scale = self._stop / self._rate_hz, self._scale
-            back_s = end_s + scale * _CAUGHT_UP_S
-            self._add([(end_s, end_s - scale * _EARLY_S), (back_s, back_s)])
+            back_s = end_s + scale * self._times.caught_up
+            self._add([(end_s, end_s - scale * self._times.early), (back_s, back_s)])
             self._pauses_s[-1][1] = end_s
         self._start, self._scale = None, 0.0
 

@@ -74,10 +74,9 @@ def varied(
     """Windows in which half of the statistics that are not dropped ask for something else than the corpus does.
 
     Where the deviation is told, the head moves 0.3 to 6 times as far, and the lips somewhat further where the head does.
-    Where the mean is told, the head moves about another pose. What the mean says of everything but the head becomes that
-    of the hint or of the photo in two thirds of the samples, as in the published settings: lips are to follow speech. Where
-    it is the hint's and the head stays nearer to the hint than in most windows, the whole mean becomes the hint: a window
-    that is asked to stay where the last one ended rather does so, and is not bound to.
+    Where the mean is told, the head moves about another pose. What the mean says is only a wish in two thirds of the
+    samples, as in the published settings: in one, all but the head's is the photo's, for lips are to follow speech; in the
+    other it is the hint, as if the window were to stay where the last one ended.
     """
     count = len(window.motion)
     chance, factor, which = torch.rand(3, count, generator=random).to(window.motion)
@@ -98,17 +97,13 @@ def varied(
 
 
 def _said_mean(whole: Tensor, photo: Tensor, parts: MoveParts, kind: Tensor) -> Tensor:
-    """What is told of the mean of moves (B, N + 1, M); `kind` (B,): 0 the truth, 1 the photo's, 2 the hint's, but for the
-    head."""
-    mean, hint = whole.mean(1), whole[:, 0]
-    to_photo, to_hint = photo - mean, hint - mean
-    head_to_hint = to_hint @ parts.head
-    distance = head_to_hint.norm(dim=1)
-    is_near = (distance < distance.median())[:, None]
-    away = torch.where(
-        kind[:, None] == 1, to_photo - to_photo @ parts.head, to_hint - head_to_hint + is_near * head_to_hint
-    )
-    return torch.where(kind[:, None] == 0, mean, mean + away)
+    """What is told of the mean of moves (B, N + 1, M); `kind` (B,): 0 the truth, 1 the photo's but for the head, 2 the
+    hint's."""
+    mean = whole.mean(1)
+    to_photo = photo - mean
+    but_for_head = mean + to_photo - to_photo @ parts.head
+    kinds = torch.stack([mean, but_for_head, whole[:, 0]])
+    return kinds[kind, torch.arange(len(mean))]
 
 
 def _limited(moves: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from loquent.models.moditalker.face_fit import ExpressionPrior, FaceFit
 from loquent.models.moditalker.landmarks import canonical_of_expression, to_vector
 from loquent.motion.blinks import BlinkLayer
 from loquent.motion.face_model import fit_face, without_expression
-from loquent.motion.pauses import FACE_PARAMETERS, PauseLayer
+from loquent.motion.pauses import FACE_PARAMETERS, LipClock, PauseLayer
 from loquent.nn.weights import load_exactly, read_weights, write_weights
 from loquent.types import ARKIT_NAMES, Motion
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GUIDANCE = 2.0  # published
+PAUSES = LipClock(before_end=0.12, still=0.0, settled=0.20, early=0.14)  # AToM's lips begin earlier and settle later
 HEAD_STEPS = 5  # of the generator that moves the head; more cannot be told apart
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _MEAN, _PRECISION = "expression_mean", "expression_precision"
@@ -72,7 +73,7 @@ class AtomGenerator:
         """
         if controls.emotion != "neutral":
             logger.warning("AToM knows no emotions: %r changes only how the head moves", controls.emotion)
-        pauses = PauseLayer(FACE_PARAMETERS)
+        pauses = PauseLayer(FACE_PARAMETERS, PAUSES)
         for_face, for_head = itertools.tee(pauses.listen(features))
         if self.head is None:
             heads = (Motion.neutral(len(block.values)) for block in for_head)
