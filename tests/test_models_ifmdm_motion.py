@@ -205,6 +205,10 @@ def test_statistics_of_a_control_track():
     with pytest.raises(ControlsError, match=f"holds {M + 1} numbers, the motion has {M} dimensions"):
         short(WindowStart(0, portrait, portrait))
     assert of_controls(Controls(), 2.56) is SETTINGS["free"]
+    others = ControlTrack([{"time_s": 0, "head": 0.5}, {"time_s": 4, "statistics": "free"}])
+    lively = of_controls(Controls(track=others), 2.56, SETTINGS["std_0.3"])
+    spread = [float(lively(WindowStart(n, torch.zeros(M), torch.zeros(M))).std.mean()) for n in range(3)]
+    assert spread == pytest.approx([0.3, 0.3, 0])
 
 
 def test_statistics_are_measured_over_hint_and_window():

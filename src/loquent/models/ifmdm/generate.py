@@ -139,8 +139,8 @@ class ImplicitMotionGenerator:
             clip=False,
             overlap=min(OVERLAP, config.num_frames // 4),
         )
-        by_track = of_controls(controls, (config.num_frames - settings.overlap) / MOTION_RATE_HZ)
-        statistics = self.statistics if controls.track is None else by_track
+        window_s = (config.num_frames - settings.overlap) / MOTION_RATE_HZ
+        statistics = of_controls(controls, window_s, self.statistics)
         pieces = WindowedSampler(self.network, settings).sample(
             (self._speech(block).to(device) for block in features),
             portrait=self.space.of_moves(portrait.photo - portrait.rest).to(device),

@@ -85,20 +85,26 @@ def per_window(values: list[Statistics]) -> StatisticsRule:
     return lambda start: values[min(start.window, len(values) - 1)]
 
 
-def of_controls(controls: Controls, window_s: float) -> StatisticsRule:
+def of_controls(controls: Controls, window_s: float, otherwise: StatisticsRule = free) -> StatisticsRule:
     """What a control track says in the middle of each window: a published setting by name, and over it, where they are
     not 0, a mean and a standard deviation of one's own; one number counts for every dimension.
+
+    Args:
+        controls: with a track or without.
+        window_s: length of a window.
+        otherwise: the setting where the track names none.
 
     Raises:
         ControlsError: (when used) as many numbers as the motion has no dimensions.
     """
     track = controls.track
     if track is None:
-        return free
+        return otherwise
 
     def rule(start: WindowStart) -> Statistics:
         time_s = (start.window + 0.5) * window_s
-        setting = get_setting(track.label_at("statistics", time_s, "free"))(start)
+        name = track.label_at("statistics", time_s)
+        setting = (otherwise if name is None else get_setting(name))(start)
         mean = _of_dimensions("motion_mean", track.label_at("motion_mean", time_s, 0.0), start.portrait)
         std = _of_dimensions("motion_std", track.label_at("motion_std", time_s, 0.0), start.portrait)
         return Statistics(mean if mean.any() else setting.mean, std if std.any() else setting.std)
