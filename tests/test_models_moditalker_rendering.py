@@ -21,6 +21,7 @@ from loquent.models.moditalker.rendering import (
     VideoNetworks,
     VideoRenderer,
     _join,
+    in_tone,
 )
 from loquent.pipeline import average_portrait
 from loquent.systems import WEIGHTS_DIR
@@ -207,6 +208,14 @@ def test_shipped_weights_draw(portrait: Portrait):
     assert networks.scale.middle.shape == (8, 768)
     (frame,) = VideoRenderer(networks, portrait).render(_motion(4)[3:])
     assert frame.shape == (128, 128, 3)
+
+
+def test_a_grey_photo_gets_a_grey_mouth():
+    colour = torch.rand(2, 3, 4, 4) * 2 - 1
+    grey = in_tone(colour, np.ones(3))
+    torch.testing.assert_close(grey[:, 0], grey[:, 2])
+    torch.testing.assert_close(in_tone(grey, np.ones(3)), grey)
+    assert (in_tone(colour, np.array([1.2, 1.0, 0.5]))[:, 0] >= in_tone(colour, np.array([1.2, 1.0, 0.5]))[:, 2]).all()
 
 
 def test_a_wide_open_jaw_does_not_tear_the_chin(photo: MovedPhoto):

@@ -17,7 +17,7 @@ from loquent.models.moditalker import TriplaneAutoencoder, get_autoencoder_prese
 from loquent.training import moditalker_autoencoder, moditalker_diffusion
 from loquent.training.loop import TrainSettings
 from loquent.training.moditalker_autoencoder import take_over, write_debug_dots, write_debug_windows
-from loquent.training.moditalker_diffusion import cache_latents
+from loquent.training.moditalker_latents import cache_latents
 from loquent.training.moditalker_video_data import NetworkView, Windows
 from loquent.training.optimizers import OptimizerSettings
 from recipe_check import check_debug_recipe

@@ -27,6 +27,7 @@ from loquent.training.image_losses import adversarial_loss, slope_difference, to
 from loquent.training.image_losses import discriminator_loss as judges_loss
 from loquent.training.loop import Learner, TrainSettings, train, train_together
 from loquent.training.machines import join_machines
+from loquent.training.moditalker_latents import cache_latents, draw_latents
 from loquent.training.moditalker_losses import PIXEL_WEIGHT, Discriminators, autoencoder_losses, discriminator_loss
 from loquent.training.moditalker_video_data import (
     NUM_FRAMES,
@@ -35,6 +36,7 @@ from loquent.training.moditalker_video_data import (
     StoredWindow,
     Windows,
     cut_boxes,
+    variant,
     write_windows,
 )
 from loquent.training.optimizers import OptimizerSettings
@@ -52,8 +54,7 @@ if TYPE_CHECKING:
 
 LATENT_NOISE = 0.03  # deviation of what is added to latents, so that the decoder bears the denoiser's errors
 LATENT_EDGE = 0.7  # latents beyond it are held back, or they stick at -1 and 1, where nothing is learnt
-OPENING_WEIGHT = 20.0  # of pixels that neither layer's skin covers, in addition to 1: few, but the hard ones
-GREY_SHARE = 0.1  # of the windows that a painter sees without colour
+OPENING_WEIGHT = 60.0  # of pixels that neither layer's skin covers, in addition to 1: few, but the hard ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,7 @@ class AutoencoderRecipe:
     painter_loss: PainterLossWeights = field(default_factory=PainterLossWeights)
     painter_only: bool = False  # encoder and decoder stay as they began, and latents with them
     mixing: float = 0.0  # of others' latents into those that a painter is given, at most: denoisers err that way
+    drawn_by: str = ""  # folder of a denoiser's weights, whose latents the painter is given; "": the frames' own
     judge: OptimizerSettings | None = None  # of the discriminators of the published loss; None: without them
     vgg: str = ""  # file with VGG-19's weights for the published perceptual term; "": colours and edges instead
     begin_with: str = ""  # folder of weights to go on from; "": afresh
@@ -100,7 +102,7 @@ class LandmarkRecipe:
 class ClipBatch:
     """Clips, and the moved photo if the decoder paints over one."""
 
-    clip: Tensor  # (B, 3, T, R, R), for a painter grey away from mouth and eyes
+    clip: Tensor  # (B, 3, T, R, R), for a painter grey away from the mouth; (B, L, P) where latents are known already
     painted: PaintedFrames | None = None
 
 
@@ -120,6 +122,7 @@ class ClipBatches:
     def __init__(self, folder: Path, recipe: AutoencoderRecipe) -> None:
         self._windows = Windows(folder)
         self._recipe = recipe
+        self._drawn = draw_latents(cache_latents(folder), Path(recipe.drawn_by)) if recipe.drawn_by else None
 
     def __call__(self, number: int) -> ClipBatch:
         config, seed = self._recipe.network, self._recipe.train.seed
@@ -127,18 +130,17 @@ class ClipBatches:
         chosen = rng.integers(len(self._windows), size=self._recipe.batch_size)
         if not config.guide_channels:
             return ClipBatch(torch.stack([NetworkView(self._windows[int(n)], config).clip() for n in chosen]))
-        views = [NetworkView(_varied(self._windows[int(n)], rng), config) for n in chosen]
         numbers = np.sort(rng.permutation(config.num_frames)[: self._recipe.painted_frames]).tolist()
+        sides = rng.integers(2, size=len(chosen))
+        views = [
+            NetworkView(variant(self._windows[int(n)], int(n), bool(side)), config)
+            for n, side in zip(chosen, sides, strict=True)
+        ]
         boxes = zip(*(view.mouth(numbers) for view in views), strict=True)
         painted = PaintedFrames(torch.tensor(numbers), *(torch.cat(parts) for parts in boxes))
+        if self._drawn is not None:
+            return ClipBatch(self._drawn[torch.from_numpy(2 * chosen + sides)], painted)
         return ClipBatch(torch.stack([view.openings() for view in views]), painted)
-
-
-def _varied(window: StoredWindow, rng: np.random.Generator) -> StoredWindow:
-    """The window as it is or mirrored, now and then without colour."""
-    if rng.random() < 0.5:
-        window = window.mirrored()
-    return window.without_colour() if rng.random() < GREY_SHARE else window
 
 
 class PublishedTurns:
@@ -178,7 +180,8 @@ class PainterTurns:
         assert painted is not None
         weights = self._recipe.painter_loss
         with torch.set_grad_enabled(not self._recipe.painter_only):
-            latent = network.encode(batch.clip.to(network.patch_in.weight))
+            given = batch.clip.to(network.patch_in.weight)
+            latent = given if given.ndim == 3 else network.encode(given)
             tokens = network.decode_tokens(self._disturbed(latent, random))[:, painted.numbers].flatten(0, 1)
         guide, real = painted.guide, painted.real
         paint = network.paint(tokens, guide, painted.corners)

@@ -57,6 +57,7 @@ ALONG_ROWS = [13, 15]  # channels of `mouth`: place along the upper and the lowe
 COLOURED = (0, 4, 9)  # first channels of `mouth` that are the colours of a layer
 BOX_PX = (BOX_CELLS[0] * _CELL, BOX_CELLS[1] * _CELL)
 _SPEECH_WINDOWS, _FREE_WINDOWS = 2, 1  # of each person
+GREY_SHARE = 0.1  # of the windows that a painter and a denoiser see without colour
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -95,6 +96,12 @@ def _grey(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(..., 3) with the same luma in every channel."""
     luma = np.rint(pictures.astype(np.float32) @ _LUMA).astype(np.uint8)
     return np.broadcast_to(luma[..., None], pictures.shape)
+
+
+def variant(window: StoredWindow, number: int, is_mirrored: bool) -> StoredWindow:
+    """The window as trainings see it: as it is or mirrored, without colour where its number is a multiple of ten."""
+    seen = window.without_colour() if number % round(1 / GREY_SHARE) == 0 else window
+    return seen.mirrored() if is_mirrored else seen
 
 
 def make_windows(sitter: Sitter, corpus: Corpus, rng: np.random.Generator) -> list[StoredWindow]:

@@ -143,6 +143,11 @@ class MovedPhoto:
         self._fields = [self._field(everything, left_out) for left_out in (_INNER, _LOWER, _UPPER)]
         self._skull = head.field(points, np.zeros((len(points), 0), np.float32))
 
+    @property
+    def tone(self) -> NDArray[np.float64] | None:
+        """Colour (3,) of luma 1 of which all of a grey or sepia photo is, else None."""
+        return self._place.look.tone
+
     def crop_to_photo(self, size: int) -> NDArray[np.float64]:
         """(2, 3) from pixels of the network's crop of `size` x `size` to photo pixels; the same for every frame."""
         square: Square = square_around(self._head.landmarks, CROP_MARGIN)

@@ -36,6 +36,7 @@ from loquent.models.moditalker.video_sampling import (
     guided,
 )
 from loquent.nn.weights import load_exactly, read_weights
+from loquent.render.mouth_photo import LUMA
 from loquent.render.person import scaled_photo
 
 if TYPE_CHECKING:
@@ -68,6 +69,16 @@ class LatentScale:
     @staticmethod
     def none() -> LatentScale:
         return LatentScale(torch.zeros(1, 1), torch.ones(1, 1))
+
+    @staticmethod
+    def load(folder: Path) -> LatentScale:
+        """That of a denoiser's folder; none where it has no file of it.
+
+        Raises:
+            WeightsError: the file is damaged.
+        """
+        path = folder / SCALE_NAME
+        return LatentScale(**read_weights(path)) if path.is_file() else LatentScale.none()
 
     def to_unit(self, latent: Tensor) -> Tensor:
         return ((latent - self.middle) / self.spread).clamp(-1, 1)
@@ -109,9 +120,7 @@ class VideoNetworks:
         autoencoders = [_load(pictures, folder / "pictures"), _load(dots, folder / "dots", NOT_SHIPPED)]
         denoiser = _load(LatentUNet(UNetConfig.load(folder / "config.json")), folder)
         networks = [network.to(device).eval().requires_grad_(False) for network in (*autoencoders, denoiser)]
-        scale_path = folder / SCALE_NAME
-        scale = LatentScale(**read_weights(scale_path)) if scale_path.is_file() else LatentScale.none()
-        return VideoNetworks(*networks, scale.to(device))  # type: ignore[arg-type]
+        return VideoNetworks(*networks, LatentScale.load(folder).to(device))  # type: ignore[arg-type]
 
 
 def _load(network: torch.nn.Module, folder: Path, optional: tuple[str, ...] = ()) -> torch.nn.Module:
@@ -252,9 +261,10 @@ class VideoRenderer:
         rows = slice(max(num_known - 1, 0), num_real)
         tokens = pictures.decode_tokens(latent)[0, rows]
         made = pictures.paint(tokens, guide[rows], corners[rows])
+        colours = made.colour.cpu() if self.photo.tone is None else in_tone(made.colour.cpu(), self.photo.tone)
         paints = [
             BoxPaint(corner, Paint(shares, colour))
-            for corner, shares, colour in zip(corners[rows].tolist(), made.shares.cpu(), made.colour.cpu(), strict=True)
+            for corner, shares, colour in zip(corners[rows].tolist(), made.shares.cpu(), colours, strict=True)
         ]
         if num_known and self._last is not None:
             paints = _join(self._last, paints, self._fade_frames, self._size // GRID)
@@ -299,6 +309,13 @@ class VideoRenderer:
         frame = layers.base.copy()
         frame[top:bottom, left:right] = np.clip(np.rint(base + near * (painted - base)), 0, 255)
         return frame
+
+
+def in_tone(colour: Tensor, tone: NDArray) -> Tensor:
+    """Colours (F, 3, h, w) in [−1, 1] as shades of one tone (3,), a colour of luma 1."""
+    weights, shade = (torch.from_numpy(values).to(colour).view(3, 1, 1) for values in (LUMA, np.asarray(tone)))
+    luma = (weights * (colour + 1)).sum(1, keepdim=True)
+    return (shade * luma - 1).clamp(-1, 1)
 
 
 def _join(last: BoxPaint, made: list[BoxPaint], fade_frames: int, cell_px: int) -> list[BoxPaint]:
