@@ -71,7 +71,7 @@ def test_the_moved_photo_of_a_window_is_nearer_its_frames_than_the_still_one(run
     for window in (windows[number] for number in range(3)):
         assert np.ptp(window.landmarks, axis=0).max() > 0.01
         np.testing.assert_allclose(window.landmarks.mean((0, 1)), 0.5, atol=0.15)
-        moved_photo = np.abs(window.guide[..., :3].astype(int) - window.frames).mean()
+        moved_photo = np.abs(window.base.astype(int) - window.frames).mean()
         held_still = np.abs(window.portrait.astype(int) - window.frames).mean()
         assert moved_photo < held_still
     view = NetworkView(windows[0], get_autoencoder_preset("starter"))

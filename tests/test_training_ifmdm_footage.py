@@ -9,10 +9,16 @@ import torch
 from loquent.data.puppets import write_puppets
 from loquent.data.shards import CorpusError
 from loquent.data.video_shards import VideoCorpus
-from loquent.models.ifmdm import Autoencoder, get_autoencoder_preset
+from loquent.errors import LoquentError
+from loquent.models.ifmdm import Autoencoder, get_autoencoder_preset, get_motion_preset
 from loquent.models.ifmdm.code_space import before_tanh
+from loquent.models.ifmdm.system import PUBLISHED_ENCODER, open_encoder
+from loquent.speech.encoder import LogMelEncoder
+from loquent.speech.pretrained import PretrainedEncoder
 from loquent.training import ifmdm_footage_data as footage
-from loquent.training.ifmdm_motion_data import CodeWindows, fit_writer, read_codes
+from loquent.training.ifmdm_motion import MotionRecipe, train_transformer
+from loquent.training.ifmdm_motion_data import CodeWindows, fit_writer, read_codes, write_debug_moves
+from loquent.training.loop import TrainSettings
 from loquent.types import Speech, SpeechFeatures
 
 FRAMES, LAYERS, CHANNELS = 20, 4, 6
@@ -62,3 +68,19 @@ def test_videos_without_speech_are_an_error(corpus, monkeypatch):
     monkeypatch.setattr(corpus, "clips", silent)
     with pytest.raises(CorpusError, match="no clip has speech; give videos with sound"):
         footage.build(Autoencoder(get_autoencoder_preset("tiny-blend")), corpus, LoudnessEncoder(), corpus.folder)
+
+
+def test_a_transformer_hears_the_encoder_whose_features_fit(monkeypatch):
+    asked = []
+    monkeypatch.setattr(PretrainedEncoder, "from_pretrained", lambda *args, **kwargs: asked.append((args, kwargs)))
+    assert isinstance(open_encoder(get_motion_preset("starter")), LogMelEncoder)
+    assert not asked
+    open_encoder(get_motion_preset("a0"))
+    assert asked == [((PUBLISHED_ENCODER, [-1]), {"vectors_per_row": 2, "device": "cpu"})]
+
+
+def test_material_of_other_sizes_is_an_error(tmp_path):
+    write_debug_moves(tmp_path)
+    recipe = MotionRecipe(train=TrainSettings(steps=1), network=get_motion_preset("starter"))
+    with pytest.raises(LoquentError, match=r"holds 12 speech features and 3 motion numbers .* takes 512 and 20"):
+        train_transformer(recipe, tmp_path, tmp_path / "run")

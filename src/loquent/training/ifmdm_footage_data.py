@@ -1,6 +1,6 @@
 """Material for the IF-MDM motion transformer from videos of people who speak: codes of every frame, as published.
 
-    python -m loquent.training.ifmdm_footage_data RENDERER VIDEO_CORPUS OUT [--encoder FOLDER_OR_NAME]
+    python -m loquent.training.ifmdm_footage_data RENDERER VIDEO_CORPUS OUT [--preset starter]
 
 VIDEO_CORPUS is a folder of `loquent.data.footage`, or of `loquent.data.video`; its clips with speech are used. Where a
 speech corpus is larger than what can be drawn and read, `loquent.training.ifmdm_motion_data` is the way.
@@ -19,9 +19,8 @@ import torch
 from loquent.data.shards import CorpusError
 from loquent.data.video_shards import VideoCorpus
 from loquent.models.ifmdm.code_space import CodeSpace, before_tanh
+from loquent.models.ifmdm.system import open_encoder
 from loquent.models.ifmdm.weights import load_autoencoder
-from loquent.speech.encoder import LogMelEncoder
-from loquent.systems import WEIGHTS_DIR
 from loquent.training.ifmdm_motion_data import (
     extract,
     fit_parts,
@@ -31,6 +30,7 @@ from loquent.training.ifmdm_motion_data import (
     save_space,
     write_calm_speech,
 )
+from loquent.training.recipes import load_recipe
 from loquent.types import Speech
 
 if TYPE_CHECKING:
@@ -84,24 +84,20 @@ def _features(encoder: SpeechEncoder, audio: NDArray[np.int16]) -> NDArray[np.fl
     return np.concatenate([block.values for block in encoder.encode(speech)])
 
 
-def open_encoder(name: str | None) -> SpeechEncoder:
-    """The shipped encoder, or a HuBERT or wav2vec 2.0: its last layer, two vectors a frame as the paper has them."""
-    if name is None:
-        return LogMelEncoder.from_pretrained(WEIGHTS_DIR / "speech-encoder")
-    from loquent.speech.pretrained import PretrainedEncoder
-
-    return PretrainedEncoder.from_pretrained(name, [-1], vectors_per_row=2)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("renderer", type=Path, help="folder with config.json and model.safetensors")
     parser.add_argument("video", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--encoder", help="folder, or name on the Hugging Face Hub; the shipped one if not given")
+    parser.add_argument(
+        "--preset", default="published", help="of `ifmdm-motion`, for whose network the speech is heard"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    corpus, encoder = VideoCorpus(arguments.video), open_encoder(arguments.encoder)
+    corpus, recipe = VideoCorpus(arguments.video), load_recipe("ifmdm-motion")
+    if arguments.preset not in recipe.presets:
+        parser.error(f"ifmdm-motion has no preset {arguments.preset!r}; known: {', '.join(recipe.presets)}")
+    encoder = open_encoder(recipe.presets[arguments.preset].network)
     logger.info("%d frames", build(load_autoencoder(arguments.renderer), corpus, encoder, arguments.out))
 
 

@@ -5,6 +5,7 @@ loquent train ifmdm-motion --data CODES --output RUN
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from loquent.diffusion.gaussian import Schedule, linear_betas
+from loquent.errors import LoquentError
 from loquent.models.ifmdm.config import MotionConfig, get_motion_preset
 from loquent.models.ifmdm.generate import load_transformer, save_generator
 from loquent.models.ifmdm.transformer import Drops, MotionDiffusionTransformer
@@ -80,6 +82,13 @@ def train_transformer(
         data, network.num_frames, network.vectors_per_frame, config.batch_size, config.train.seed, space
     )
     space, parts = windows.space, windows.parts
+    given = (math.prod(windows.features[0].shape[1:]), len(space.mean))
+    wanted = (network.vectors_per_frame * network.audio_dim, network.motion_dim)
+    if given != wanted:
+        raise LoquentError(
+            f"{data} holds {given[0]} speech features and {given[1]} motion numbers a frame; the network takes "
+            f"{wanted[0]} and {wanted[1]}: choose another preset, or make the material anew"
+        )
 
     def save(ema: nn.Module, step: int) -> None:
         assert isinstance(ema, MotionDiffusionTransformer)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from loquent.errors import ControlsError, WeightsError
+from loquent.models.ifmdm.config import AutoencoderConfig, MotionConfig
 from loquent.models.ifmdm.drawing import PortraitDrawer
 from loquent.models.ifmdm.generate import SPACE, ImplicitMotionGenerator
 from loquent.models.ifmdm.portrait import ImplicitRenderer, PortraitReader
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from loquent.models.ifmdm.autoencoder import Autoencoder
     from loquent.models.ifmdm.statistics import StatisticsRule, WindowStart
     from loquent.types import Portrait, SpeechEncoder
+
+PUBLISHED_ENCODER = "facebook/wav2vec2-base-960h"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,22 +119,35 @@ def load_ifmdm(name: str, weights: Path, device: str = "cpu", crop_px: int | Non
 
     Raises:
         WeightsError: a file is missing or does not fit.
+        MissingExtraError: another speech encoder is needed; see `open_encoder`.
     """
     whole = (weights / "motion").is_dir()
     renderer, motion = (
         (weights / "renderer", weights / "motion") if whole else (WEIGHTS_DIR / "ifmdm-renderer", weights)
     )
-    encoder = LogMelEncoder.from_pretrained(WEIGHTS_DIR / "speech-encoder")
-    system = ImplicitSystem.from_pretrained(renderer, motion, encoder, crop_px, device)
-    config, heard = system.generator.network.config, SUBFRAMES * encoder.network.config.feature_dim
-    if config.vectors_per_frame * config.audio_dim != heard:
+    config, drawn = MotionConfig.load(motion / "config.json"), AutoencoderConfig.load(renderer / "config.json")
+    if config.motion_dim != drawn.motion_dim:
         raise WeightsError(
-            f"{motion} hears {config.vectors_per_frame} x {config.audio_dim} numbers a frame, the shipped speech encoder "
-            f"gives {heard}; build an ImplicitSystem with the encoder that it was trained with"
-        )
-    if config.motion_dim != system.renderer.config.motion_dim:
-        raise WeightsError(
-            f"{motion} writes codes of {config.motion_dim} numbers, {renderer} reads {system.renderer.config.motion_dim}; "
+            f"{motion} writes codes of {config.motion_dim} numbers, {renderer} reads {drawn.motion_dim}; "
             f"use the renderer that the codes were read with"
         )
-    return system.as_system(name, device)
+    encoder = open_encoder(config, device)
+    return ImplicitSystem.from_pretrained(renderer, motion, encoder, crop_px, device).as_system(name, device)
+
+
+def open_encoder(config: MotionConfig, device: str = "cpu") -> SpeechEncoder:
+    """What a transformer hears: our own encoder where its features are as many, or else the last layer of wav2vec 2.0.
+
+    The published encoder is not named; 768 numbers, 50 times a second, are those of wav2vec 2.0 base.
+
+    Raises:
+        MissingExtraError: it is to be fetched from the Hugging Face Hub, and the extra is not installed.
+    """
+    own = LogMelEncoder.from_pretrained(WEIGHTS_DIR / "speech-encoder")
+    if config.vectors_per_frame * config.audio_dim == SUBFRAMES * own.network.config.feature_dim:
+        return own
+    from loquent.speech.pretrained import PretrainedEncoder
+
+    return PretrainedEncoder.from_pretrained(
+        PUBLISHED_ENCODER, [-1], vectors_per_row=config.vectors_per_frame, device=device
+    )
