@@ -6,6 +6,7 @@ import torch
 from loquent.diffusion.gaussian import Schedule, linear_betas
 from loquent.errors import ControlsError, LoquentError, WeightsError
 from loquent.models.ifmdm import MotionDiffusionTransformer, SamplerSettings, WindowedSampler, get_motion_preset
+from loquent.models.ifmdm.generate import _warn_of_unused
 from loquent.models.ifmdm.sampling import guided
 from loquent.models.ifmdm.statistics import (
     SETTINGS,
@@ -209,6 +210,15 @@ def test_statistics_of_a_control_track():
     lively = of_controls(Controls(track=others), 2.56, SETTINGS["std_0.3"])
     spread = [float(lively(WindowStart(n, torch.zeros(M), torch.zeros(M))).std.mean()) for n in range(3)]
     assert spread == pytest.approx([0.3, 0.3, 0])
+
+
+def test_what_codes_cannot_do_is_said_once(caplog):
+    track = ControlTrack([{"time_s": 0, "head_yaw_deg": 10.0, "brows": 2.0, "lips": 1.2, "statistics": "free"}])
+    _warn_of_unused(Controls(head=0.5, brows=0.5, emotion="happiness", track=track))
+    assert "leaves out: emotion, brows, head_yaw_deg; head, lips" in caplog.text
+    caplog.clear()
+    _warn_of_unused(Controls(head=0.5, lips=1.2, blinks=0))
+    assert not caplog.text
 
 
 def test_statistics_are_measured_over_hint_and_window():

@@ -51,6 +51,9 @@ _MEAN, _BASIS = "code_mean", "code_basis"
 _LIPS, _HEAD, _USUAL = "code_lips", "code_head", "code_usual"
 _NEARLY_ZERO = 1e-6  # a wanted mean of exactly 0 would be none
 _UNUSED = ("emotion", "emotion_strength", "brows")
+_UNUSED_COLUMNS = (  # of a control track
+    "keep_expression", "head_pitch_deg", "head_yaw_deg", "head_roll_deg", "gaze_pitch_deg", "gaze_yaw_deg",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,10 +212,13 @@ def save_generator(network: MotionDiffusionTransformer, space: CodeSpace, parts:
 
 def _warn_of_unused(controls: Controls) -> None:
     plain = Controls()
-    changed = [name for name in _UNUSED if getattr(controls, name) != getattr(plain, name)]
-    if changed:
+    unused = [name for name in _UNUSED if getattr(controls, name) != getattr(plain, name)]
+    if controls.track is not None:
+        stated = {name for row in controls.track.rows for name in row.cells()}
+        unused += [name for name in (*_UNUSED, *_UNUSED_COLUMNS) if name in stated and name not in unused]
+    if unused:
         logger.warning(
-            "implicit codes hold the whole face at once, so %s has no effect here; head, lips, blinks and motion "
-            "statistics have",
-            ", ".join(changed),
+            "implicit codes hold the whole face at once, so this system leaves out: %s; head, lips, blinks and motion "
+            "statistics work",
+            ", ".join(unused),
         )
