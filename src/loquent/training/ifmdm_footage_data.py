@@ -80,7 +80,7 @@ def build(network: Autoencoder, corpus: VideoCorpus, encoder: SpeechEncoder, out
 
 def _features(encoder: SpeechEncoder, audio: NDArray[np.int16]) -> NDArray[np.float32]:
     """(T, L, C) of a clip's sound (T * 640,)."""
-    speech = Speech(audio.astype(np.float32) / 32768)
+    speech = Speech(np.divide(audio, 32768, dtype=np.float32))
     return np.concatenate([block.values for block in encoder.encode(speech)])
 
 
