@@ -23,8 +23,7 @@ from loquent.models.moditalker.discriminator import PatchDiscriminator
 from loquent.models.moditalker.moved_photo import mouth_corners
 from loquent.models.moditalker.painter import Guide, tokens_of_boxes
 from loquent.nn.weights import load_exactly, read_weights
-from loquent.training.image_losses import adversarial_loss, slope_difference, total
-from loquent.training.image_losses import discriminator_loss as judges_loss
+from loquent.training.image_losses import slope_difference, total
 from loquent.training.loop import Learner, TrainSettings, train, train_together
 from loquent.training.machines import join_machines
 from loquent.training.moditalker_latents import cache_latents, draw_latents
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from loquent.nn.config import SavedConfig
-    from loquent.training.loop import Terms
     from loquent.training.perceptual import Distance
 
 LATENT_NOISE = 0.03  # deviation of what is added to latents, so that the decoder bears the denoiser's errors
@@ -61,14 +59,13 @@ OPENING_WEIGHT = 60.0  # of pixels that neither layer's skin covers, in addition
 class PainterLossWeights:
     """How much each term of a painter's loss counts."""
 
-    sketch: float = 0.5
+    sketch: float = 0.1
     picture: float = 1.0
     slopes: float = 1.5
     structure: float = 0.5
     colour: float = 0.25
     spill: float = 0.5  # of own colour over skin
     edge: float = 1.0
-    adversarial: float = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,26 +163,22 @@ class PublishedTurns:
         return self.distance((real + 1) / 2, (made + 1) / 2)
 
 
-class PainterTurns:
-    """The loss of an autoencoder that paints over a moved photo, and of a judge of what it paints if there is one."""
+class PainterLoss:
+    """The loss of an autoencoder that paints over a moved photo."""
 
     def __init__(self, recipe: AutoencoderRecipe) -> None:
         self._recipe = recipe
 
-    def __call__(
-        self, networks: Mapping[str, nn.Module], batch: ClipBatch, random: torch.Generator, step: int
-    ) -> Iterator[tuple[str, Terms]]:
-        network, judge, painted = networks["autoencoder"], networks.get("judge"), batch.painted
-        assert isinstance(network, TriplaneAutoencoder)
+    def __call__(self, network: TriplaneAutoencoder, batch: ClipBatch, random: torch.Generator) -> dict[str, Tensor]:
+        painted, weights = batch.painted, self._recipe.painter_loss
         assert painted is not None
-        weights = self._recipe.painter_loss
         with torch.set_grad_enabled(not self._recipe.painter_only):
             given = batch.clip.to(network.patch_in.weight)
             latent = given if given.ndim == 3 else network.encode(given)
             tokens = network.decode_tokens(self._disturbed(latent, random))[:, painted.numbers].flatten(0, 1)
         guide, real = painted.guide, painted.real
         paint = network.paint(tokens, guide, painted.corners)
-        seen, made = guide.to(paint.colour), paint.over(guide.to(paint.colour)).float()
+        made = paint.over(guide.to(paint.colour)).float()
         focus, near = opening_weights(guide), (Guide.of(guide).near + 1) / 2
         terms = {
             "sketch": self._sketch_difference(network, tokens, painted, focus),
@@ -196,15 +189,8 @@ class PainterTurns:
             "spill": (near * _skin(guide) * paint.shares[:, 4:].float()).mean(),
             "edge": (latent.float().abs() - LATENT_EDGE).clamp(min=0).square().mean(),
         }
-        logged = {"own": (focus * paint.shares[:, 4:].float()).mean().detach()}
-        if judge is None:
-            yield "autoencoder", {"loss": _weighted(terms, weights), **terms, **logged}
-            return
-        shown = _shown_to_judge(made.to(seen), seen)
-        terms["adversarial"] = adversarial_loss(judge(shown)[-1].float())
-        yield "autoencoder", {"loss": _weighted(terms, weights), **terms, **logged}
-        real_logits = judge(_shown_to_judge(real.to(seen), seen))[-1].float()
-        yield "judge", {"loss": judges_loss(real_logits, judge(shown.detach())[-1].float())}
+        loss = total(getattr(weights, name) * value for name, value in terms.items())
+        return {"loss": loss, **terms, "own": (focus * paint.shares[:, 4:].float()).mean().detach()}
 
     def _disturbed(self, latent: Tensor, random: torch.Generator) -> Tensor:
         """Latents as a denoiser may give them: noisy, and partly another person's."""
@@ -223,20 +209,10 @@ class PainterTurns:
         return (weights * (sketch - small).abs()).mean()
 
 
-def _weighted(terms: Terms, weights: PainterLossWeights) -> Tensor:
-    return total(getattr(weights, name) * value for name, value in terms.items())
-
-
 def _skin(guide: Tensor) -> Tensor:
     """How much of each pixel of a guide (N, G, h, w) is skin of one side of the opening: (N, 1, h, w), 0 to 1."""
     parts = Guide.of(guide)
     return (torch.maximum(parts.is_upper, parts.is_lower) + 1) / 2
-
-
-def _shown_to_judge(frames: Tensor, guide: Tensor) -> Tensor:
-    """Frames (N, 3, h, w), grey away from the mouth, and the sides of its opening: (N, 5, h, w)."""
-    parts = Guide.of(guide)
-    return torch.cat([(parts.near + 1) / 2 * frames, parts.is_upper, parts.is_lower], dim=1)
 
 
 def opening_weights(guide: Tensor) -> Tensor:
@@ -261,13 +237,9 @@ def train_pictures(recipe: AutoencoderRecipe, data: Path, output: Path, device: 
     def save(average: nn.Module, step: int) -> None:
         save_network(average, recipe.network, output / "weights")
 
-    learners = {"autoencoder": Learner(network, recipe.train)}
     if recipe.network.guide_channels:
-        if recipe.judge is not None:
-            learners["judge"] = Learner(
-                PatchDiscriminator(2, width=32, num_strided=2, seen=5, normed=False), recipe.judge
-            )
-        return train_together(learners, PainterTurns(recipe), batches, recipe.train, output, save, device=device)
+        return train(network, PainterLoss(recipe), batches, recipe.train, output, save, device=device)
+    learners = {"autoencoder": Learner(network, recipe.train)}
     if recipe.judge is not None:
         judges = nn.ModuleDict({"frames": PatchDiscriminator(2), "clips": PatchDiscriminator(3)})
         learners["judges"] = Learner(judges, recipe.judge)
@@ -411,9 +383,8 @@ RECIPE = Recipe(
             batch_size=2,
             painter_only=True,
             mixing=1.0,
-            judge=OptimizerSettings(learning_rate=3e-4, decay_share=0.0, betas=(0.5, 0.9)),
             train=TrainSettings(
-                steps=4000, learning_rate=2e-3, warmup_steps=50, decay_share=0.35, betas=(0.9, 0.99), ema_decay=0.995,
+                steps=2800, learning_rate=1.5e-3, warmup_steps=50, decay_share=0.45, betas=(0.9, 0.99), ema_decay=0.995,
                 bfloat16=True, save_every=100, log_every=20,
             ),
         ),

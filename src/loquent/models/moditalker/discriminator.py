@@ -19,26 +19,14 @@ _BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 class PatchDiscriminator(nn.Module):
     """Logits of patches being real: (B, 3, H, W) or, with three axes, (B, 3, T, H, W), to one channel."""
 
-    def __init__(
-        self, num_axes: Literal[2, 3], width: int = 64, num_strided: int = 3, seen: int = 3, normed: bool = True
-    ) -> None:
-        """The defaults are published.
-
-        Args:
-            num_axes: of a picture or a clip.
-            width: channels of the first stage.
-            num_strided: stages that halve the sides.
-            seen: channels that are looked at.
-            normed: with batch norms.
-        """
+    def __init__(self, num_axes: Literal[2, 3], width: int = 64, num_strided: int = 3) -> None:
         super().__init__()
         conv, norm = _CONV[num_axes], _BATCH_NORM[num_axes]
-        stages = [nn.Sequential(conv(seen, width, 4, 2, 2), nn.LeakyReLU(0.2))]
+        stages = [nn.Sequential(conv(3, width, 4, 2, 2), nn.LeakyReLU(0.2))]
         for stage in range(1, num_strided + 1):
             stride = 2 if stage < num_strided else 1
             wide = 2 * width
-            between = [norm(wide)] if normed else []
-            stages.append(nn.Sequential(conv(width, wide, 4, stride, 2), *between, nn.LeakyReLU(0.2)))
+            stages.append(nn.Sequential(conv(width, wide, 4, stride, 2), norm(wide), nn.LeakyReLU(0.2)))
             width = wide
         stages.append(nn.Sequential(conv(width, 1, 4, 1, 2)))
         self.stages = nn.ModuleList(stages)
