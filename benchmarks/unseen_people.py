@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from loquent import Controls, TalkingHead
-from loquent.data.video import Sitter, blend
+from loquent.data.people import Sitter, blend
 from loquent.errors import LoquentError
 from loquent.face.analyze import analyze
 from loquent.training.face_data import is_test, read_rgb
