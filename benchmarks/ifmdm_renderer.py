@@ -23,8 +23,7 @@ from safetensors.torch import load_file
 from loquent.face import embedded
 from loquent.face.topology import EYELIDS, LIPS
 from loquent.models.ifmdm import Autoencoder
-from loquent.models.ifmdm.drawing import PortraitDrawer
-from loquent.models.ifmdm.portrait import to_pixels, to_tensor
+from loquent.models.ifmdm.drawing import PortraitDrawer, to_pixels, to_tensor
 from loquent.models.ifmdm.weights import load_autoencoder
 from loquent.training.ifmdm_batches import PairGroups
 from loquent.training.ifmdm_data import STILL
@@ -101,7 +100,7 @@ def measure_person(
     frames = person["frames"]
     with torch.no_grad():
         codes = codes_of.of(person)
-        portrait = drawer.read(to_tensor(frames[0]))
+        portrait = drawer.read(to_tensor(frames[0]), person["landmarks"][0])
         drawn = np.concatenate([to_pixels(drawer.draw(portrait, code[None])) for code in codes])
     kinds = np.stack([cv2.resize(k, frames.shape[1:3], interpolation=cv2.INTER_NEAREST) for k in person["kinds"]])
     table["codes"].append(Codes(codes_of.network, codes_of.steering, "encoder").of(person).numpy())
@@ -173,7 +172,10 @@ def sheet(drawer: PortraitDrawer, codes_of: Codes, people: list[dict[str, NDArra
     rows = []
     for number, person in enumerate(people):
         other = people[(number + 1) % len(people)]
-        portrait = drawer.read(to_tensor(large(person["frames"][0])))
+        portrait = drawer.read(
+            to_tensor(large(person["frames"][0])),
+            (person["landmarks"][0] + 0.5) * (size / person["frames"].shape[1]) - 0.5,
+        )
         codes, driving = codes_of.of(person), codes_of.of(other)
         tiles = [large(person["frames"][0])]
         for row in SHEET_ROWS:

@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from loquent.data.puppets import write_puppets
 from loquent.errors import LoquentError
+from loquent.face.topology import NUM_LANDMARKS
 from loquent.models.ifmdm import get_autoencoder_preset
-from loquent.models.ifmdm.output import warp
+from loquent.models.ifmdm.output import MouthSketch, warp
+from loquent.models.ifmdm.photo_layers import BLUE, RED
 from loquent.models.ifmdm.weights import load_autoencoder
 from loquent.training.ifmdm_autoencoder import (
     RECIPE,
@@ -18,9 +21,23 @@ from loquent.training.ifmdm_autoencoder import (
     flow_loss,
     grow_steered,
     landmark_basis,
+    point_loss,
+    read_steering,
     share_loss,
+    skull_loss,
 )
-from loquent.training.ifmdm_batches import FRAMES, PAIRS, PairGroups, as_floats, open_groups
+from loquent.training.ifmdm_batches import (
+    FRAMES,
+    LOWER_SIDE,
+    PAIRS,
+    UPPER_SIDE,
+    PairGroups,
+    as_floats,
+    continue_flow,
+    open_groups,
+    opening_change,
+    side_weights,
+)
 from loquent.training.ifmdm_data import MOUTH, MOVED, SLIDING, STILL, UNSURE, write_sliding_pictures
 from loquent.training.perceptual import structure_distance
 from recipe_check import check_debug_recipe
@@ -71,13 +88,14 @@ def test_a_mirrored_group_has_mirrored_flow():
     seeds = [seed for seed in range(20) if as_floats(arrays, np.random.default_rng(seed))[1][0, 0, 0, 0] == 0]
     mirrored = as_floats(arrays, np.random.default_rng(seeds[0]))
     assert mirrored[1][0, 0, 5, 100] == -0.25
-    assert mirrored[3][0, 0, 0] > 0.9
+    assert mirrored[4][0, 0, 0] > 0.9
 
 
 def test_video_serves_as_well_without_known_flow(tmp_path):
     write_puppets(tmp_path)
-    groups = open_groups(tmp_path, 1)
+    groups = open_groups(tmp_path, 1, layered=True)
     batch = groups.batch(0)
+    assert batch.layers is not None
     assert batch.pictures.shape == (FRAMES, 3, 64, 64)
     assert not (batch.kinds == MOVED).any()
     assert (batch.kinds == MOUTH).any()
@@ -94,21 +112,74 @@ def test_flow_loss_counts_pixels_of_what_moved():
     wanted[:, 0] = 0.25
     moved = torch.zeros(1, 128, 128, dtype=torch.bool)
     moved[:, :64] = True
-    raw = [torch.atanh(wanted[..., : 8 * 2**n, : 8 * 2**n]) for n in range(4)]
-    raw = [torch.cat([flow, torch.zeros_like(flow[:, :1])], 1) for flow in raw]
-    assert flow_loss(raw, wanted, moved) < 1e-5
-    raw = [torch.zeros_like(flow) for flow in raw]
-    assert flow_loss(raw, wanted, moved) == pytest.approx(0.25 * 64)
+    offsets = [wanted[..., : 8 * 2**n, : 8 * 2**n] for n in range(4)]
+    assert flow_loss(offsets, wanted, moved) < 1e-5
+    assert flow_loss([torch.zeros_like(x) for x in offsets], wanted, moved) == pytest.approx(0.25 * 64)
 
 
-def test_share_loss_knows_what_must_win():
-    kinds = torch.full((1, 8, 8), STILL)
-    logits = torch.zeros(1, 3, 16, 16)
-    logits[:, 0] = 9
-    assert share_loss(logits, kinds, kinds) < 1e-2
-    assert share_loss(logits, torch.full_like(kinds, MOVED), kinds) == 0  # uncovered: it may be anything
-    assert share_loss(logits, kinds, torch.full_like(kinds, SLIDING)) > 5
-    assert share_loss(logits, kinds, torch.full_like(kinds, MOUTH)) == 0
+def test_flow_goes_on_beyond_the_person():
+    kinds = np.full((128, 128), STILL, np.uint8)
+    kinds[:, :64] = MOVED
+    kinds[0, 70] = MOUTH
+    flow = np.where((kinds == MOVED)[..., None], np.int16(5), np.int16(0)).repeat(2, axis=2)
+    continued, known = continue_flow(flow, kinds)
+    assert (continued[:, :64] == 5).all()
+    assert (continued[5, 64:72] == 5).all()
+    assert not continued[5, 100].any()
+    assert known[5, 72]
+    assert not known[5, 100]
+    assert not known[0, 70]
+    assert not continue_flow(flow, np.full_like(kinds, UNSURE))[1].any()
+
+
+def test_each_layer_answers_for_its_own_landmarks():
+    source = torch.zeros(1, NUM_LANDMARKS, 2)
+    target = source.clone()
+    target[:, list(UPPER_SIDE)] = 0.25
+    still = torch.zeros(1, 2, 16, 16)
+    assert point_loss(still, source, target, side_weights(UPPER_SIDE, 12.0)) < 0.01
+    assert point_loss(still, source, target, side_weights(LOWER_SIDE, 12.0)) > 3
+    assert not set(UPPER_SIDE) & set(LOWER_SIDE)
+
+
+def test_skull_and_jaw_are_to_follow_nose_and_chin():
+    torch.manual_seed(0)
+    to_mouth = torch.tensor([[[4.0, 0.5, 0.1], [-0.5, 4.0, -1.0]]])
+    source = torch.rand(1, NUM_LANDMARKS, 2) - 0.5
+    target = source + torch.tensor([0.05, -0.02])
+    moved = to_mouth[:, :, :2] @ torch.tensor([-0.05, 0.02])
+    skull = torch.cat([torch.eye(2)[None], moved[:, :, None]], dim=2)
+    assert skull_loss(MouthSketch(skull, torch.zeros(1, 2), skull), to_mouth, source, target) < 0.1
+    assert skull_loss(MouthSketch(skull, torch.ones(1, 2), skull), to_mouth, source, target) > 10
+    still = torch.eye(2, 3)[None]
+    assert skull_loss(MouthSketch(still, torch.zeros(1, 2), skull), to_mouth, source, target) > 1
+
+
+def test_drawn_colours_cost_where_the_photo_serves():
+    drawn, photo = torch.full((1, 1, 16, 16), 9.0), torch.full((1, 1, 16, 16), -9.0)
+    for kind in (STILL, MOVED, SLIDING):
+        kinds = torch.full((1, 8, 8), kind)
+        assert share_loss(drawn, kinds) > 5
+        assert share_loss(photo, kinds) < 1e-2
+    for kind in (MOUTH, UNSURE):
+        assert share_loss(drawn, torch.full((1, 8, 8), kind)) == 0
+
+
+def test_frames_that_open_or_shut_are_chosen_more_often():
+    landmarks = np.zeros((3, NUM_LANDMARKS, 2), np.float32)
+    landmarks[:, 33, 0] = 100
+    landmarks[2, 13, 1] = 10
+    still, opened = opening_change(landmarks)
+    assert still == 1
+    assert opened == pytest.approx(3)
+
+
+def test_layers_of_the_photos_come_in_the_batchs_light(cache):
+    batch = PairGroups(cache, 2, layered=True).batch(1)
+    assert batch.layers is not None
+    assert batch.layers.planes.shape == (2, 8, 256, 256)
+    torch.testing.assert_close(batch.layers.planes[:, RED : BLUE + 1], batch.pictures[::FRAMES])  # no background
+    assert PairGroups(cache, 2).batch(1).layers is None
 
 
 def test_a_grown_renderer_begins_near_the_smaller_one(cache):
@@ -153,3 +224,11 @@ def test_absolute_codes_are_the_encoders(cache):
 def test_an_empty_cache_is_an_error(tmp_path):
     with pytest.raises(LoquentError, match=r"holds no train-\* folder; make one"):
         PairGroups(tmp_path, 1)
+
+
+def test_codes_may_be_those_of_another_renderer(cache, tmp_path):
+    basis = landmark_basis(PairGroups(cache, 1), 3)
+    save_file({"basis": torch.from_numpy(basis)}, tmp_path / "steering.safetensors")
+    np.testing.assert_array_equal(read_steering(str(tmp_path)), basis)
+    with pytest.raises(LoquentError, match=r"holds no steering\.safetensors"):
+        read_steering(str(tmp_path / "none"))

@@ -7,8 +7,8 @@ A run may begin with the renderer of another one, of the same size or of half of
 (`--set begin_with=RUN`), and may train the decoder alone (`--set stage=decoder`), which keeps the meaning of codes.
 
 What is added to the published recipe, for it to become presentable in an hour on one core: the exact flow and landmarks
-of drawn people are targets (`flow`, `points`); what a pixel is, still, moved or new, is one for the shares of the output
-stage (`shares`); and relative codes are steered: before tanh, the code of a pair is to be what a fixed linear map makes
+of drawn people are targets (`flow`, `points`), and for the skull and jaw that carry the mouth's inside (`skull`); pixels
+that the photo's layers hold are not to be drawn (`shares`); and relative codes are steered: before tanh, the code of a pair is to be what a fixed linear map makes
 of the difference of their landmarks (`code`, `SteeredAutoencoder`). Most pairs are drawn by codes of which that is true
 already, so that the decoder does not wait for the encoder. None of this is needed to draw, and all of it may be turned
 off.
@@ -33,11 +33,21 @@ from loquent.errors import LoquentError
 from loquent.face.topology import NUM_LANDMARKS
 from loquent.models.ifmdm import Appearance, Autoencoder, Discriminator, get_autoencoder_preset
 from loquent.models.ifmdm.config import AutoencoderConfig
-from loquent.models.ifmdm.output import Sketch, compose, shrink
-from loquent.models.ifmdm.weights import STEERING, save_autoencoder
+from loquent.models.ifmdm.landmark_flow import JAW, LOWER_SIDE, POINTS, SKULL, UPPER_SIDE
+from loquent.models.ifmdm.output import LOOK_FACTOR, compose
+from loquent.models.ifmdm.photo_layers import SPRITE_HALF, shrink
+from loquent.models.ifmdm.weights import STEERING, load_steering, save_autoencoder
 from loquent.nn.weights import load_exactly
 from loquent.training.checkpoint import load_checkpoint
-from loquent.training.ifmdm_batches import PairBatch, landmark_weights, open_groups
+from loquent.training.ifmdm_batches import (
+    FRAMES,
+    GAP_LOWER,
+    GAP_UPPER,
+    GAP_WEIGHTS,
+    landmark_weights,
+    open_groups,
+    side_weights,
+)
 from loquent.training.ifmdm_data import MOUTH, MOVED, SLIDING, STILL, write_sliding_pictures
 from loquent.training.ifmdm_stages import Stage, grow, stage_parameters
 from loquent.training.image_losses import adversarial_loss, discriminator_loss, slope_difference, total
@@ -53,7 +63,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from loquent.training.ifmdm_batches import PairGroups, VideoGroups
+    from loquent.models.ifmdm.output import MouthSketch, Sketch
+    from loquent.training.ifmdm_batches import PairBatch, PairGroups, VideoGroups
     from loquent.training.perceptual import Distance
 
 logger = logging.getLogger(__name__)
@@ -63,7 +74,9 @@ _POSE_SPREAD, _FACE_SPREAD = 0.45, 0.35  # deviation of the first code of each k
 _EVENNESS = 0.25  # power of a direction's deviation that stays in its code
 _LEAST = 1e-6
 _PIXELS = 64  # of a half picture: errors of flow are counted as in pictures of 128 pixels
+_MOUTH = 3.0
 _SMALL_FLOW = 0.02  # of a new flow head's weights, less than drawn
+_SPRITE_UNIT = 37 * SPRITE_HALF[0]  # pixels of 128 in the sprites' unit, for a face of the usual size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +87,15 @@ class PairLossWeights:
     edges: float = 2.0
     perceptual: float = 0.0
     adversarial: float = 0.0
-    colours: float = 0.5  # of the output stage, everywhere: they are to be ready where they are needed
+    colours: float = 0.3  # of the output stage, everywhere: they are to be ready where they are needed
     flow: float = 0.1  # of a pixel in pictures of 128
     points: float = 0.2  # the same
-    shares: float = 1.5
+    gaps: float = 0.3  # the same, of how far lips and lids part
+    skull: float = 0.1  # the same, of the teeth's movement
+    shares: float = 0.3
     code: float = 2.0
     range: float = 0.05  # of codes before tanh beyond ±1: identity drives them to where tanh has no slope
-    fine: float = 4.0  # of pixels at mouth and eyes, in addition to 1
+    fine: float = 10.0  # of pixels at lips and eyes, in addition to 1; between the lips three times as much
     fine_points: float = 12.0  # of lips and lids among the landmarks of `points`
 
 
@@ -93,6 +108,7 @@ class AutoencoderRecipe:
     network: AutoencoderConfig
     loss: PairLossWeights = field(default_factory=PairLossWeights)
     groups: int = 2  # of four frames of a person in a batch
+    steering: str = ""  # folder with the steering.safetensors of the codes to be learnt; "": worked out from the data
     begin_with: str = ""  # folder of a run whose renderer is taken over, or grown if it is half as large; "": afresh
     stage: Stage = "base"  # which weights are trained
     steered: float = 0.9  # share of the pairs drawn by codes that follow the landmarks, where codes are relative
@@ -131,7 +147,10 @@ def start_at_rest(network: Autoencoder) -> Autoencoder:
     for level in network.decoder.levels:
         level.flow.flow.weight.mul_(_SMALL_FLOW)  # type: ignore[union-attr,operator]
     if network.decoder.output is not None:
-        network.decoder.output.planes.weight.mul_(0.1)
+        stage = network.decoder.output
+        stage.planes.weight.mul_(0.1)
+        stage.shift.weight.zero_()  # the landmarks' flow is right already
+        stage.mouth.motion.weight.zero_()
     return network
 
 
@@ -153,6 +172,15 @@ def landmark_basis(groups: PairGroups | VideoGroups, dim: int, people: int = 400
     face = np.linalg.svd(table @ rest * weights[:, 0], full_matrices=False)[2][: dim - num_pose].T
     parts = [_spread(pose, table, _POSE_SPREAD), _spread(rest @ (weights * face), table, _FACE_SPREAD)]
     return np.ascontiguousarray(np.hstack(parts), np.float32)
+
+
+def landmark_displacement(groups: PairGroups | VideoGroups, basis: NDArray, people: int = 400) -> Tensor:
+    """(M, 2 K): by least squares, what the numbers of a code before tanh do to the landmarks of `landmark_flow`."""
+    rows = np.concatenate([2 * (x[1:] - x[:1]) for x in map(groups.landmarks, range(min(people, len(groups))))])
+    codes = rows.reshape(len(rows), -1) @ basis
+    wanted = rows[:, list(POINTS)].reshape(len(rows), -1)
+    gram = codes.T @ codes + _LEAST * len(rows) * np.eye(codes.shape[1])
+    return torch.from_numpy(np.linalg.solve(gram, codes.T @ wanted).astype(np.float32))
 
 
 def _spread(directions: NDArray, table: NDArray, spread: float) -> NDArray:
@@ -206,7 +234,9 @@ class PairTurns:
         self.config = config
         self.weights = config.loss
         self.distance = distance
-        self._point_weights = landmark_weights(config.loss.fine_points)
+        fine = config.loss.fine_points
+        self._point_weights = landmark_weights(fine)
+        self._upper_weights, self._lower_weights = (side_weights(other, fine) for other in (LOWER_SIDE, UPPER_SIDE))
 
     def __call__(
         self, networks: Mapping[str, nn.Module], batch: PairBatch, random: torch.Generator, step: int
@@ -227,7 +257,7 @@ class PairTurns:
         """Drawn and real pictures of a batch of pairs, and the terms of the loss but the adversarial one.
 
         Args:
-            whole: False stops before the output stage: pictures are as small as the decoder draws them.
+            whole: False leaves out what the output stage needs for pictures: they are as small as the decoder draws them.
         """
         autoencoder, sources, targets = network.autoencoder, batch.sources(), batch.targets()
         decoder = autoencoder.decoder
@@ -237,15 +267,23 @@ class PairTurns:
         appearance = autoencoder.encoder.appearance(seen.to(_dtype(network), memory_format=torch.channels_last))
         wide = autoencoder.encoder.motion.wide(appearance.vector).float()
         codes, code_terms = self._codes(network, wide, batch, random)
-        pictures = pictures if whole else seen
-        photo, wanted = pictures[sources], pictures[targets]
-        chosen = Appearance(appearance.vector[sources], [maps[sources] for maps in appearance.features], photo)
-        sketch = decoder.sketch(chosen, codes.to(_dtype(network)), finish=whole)
+        wanted = (pictures if whole else seen)[targets]
+        layers = None
+        if decoder.output is not None:
+            assert batch.layers is not None  # `train_autoencoder` asks for them
+            layers = batch.layers.shrunk(pictures.shape[-1] if whole else LOOK_FACTOR * size).rows(sources // FRAMES)
+        chosen = Appearance(appearance.vector[sources], [maps[sources] for maps in appearance.features], layers)
+        sketch = decoder.sketch(chosen, codes, whole=whole)
         if decoder.refine is not None:
             sketch = replace(sketch, colours=decoder.refine(sketch.colours))
-        drawn = sketch.colours.float() if sketch.logits is None else compose(photo, sketch)
+        drawn = sketch.colours.float() if layers is None or not whole else compose(layers, sketch)
         terms = self._picture_terms(drawn, wanted, sketch, batch.kinds[targets])
-        return drawn, wanted, terms | self._known_terms(sketch, batch, sources, targets) | code_terms
+        terms |= self._known_terms(sketch, batch, sources, targets)
+        if self.weights.skull and layers is not None and sketch.mouth is not None:
+            terms["skull"] = skull_loss(
+                sketch.mouth, layers.to_mouth, batch.landmarks[sources], batch.landmarks[targets]
+            )
+        return drawn, wanted, terms | code_terms
 
     def _codes(
         self, network: SteeredAutoencoder, wide: Tensor, batch: PairBatch, random: torch.Generator
@@ -263,15 +301,15 @@ class PairTurns:
 
     def _picture_terms(self, drawn: Tensor, wanted: Tensor, sketch: Sketch, kinds: Tensor) -> dict[str, Tensor]:
         """What tells the drawn picture from the real one; mouth and eyes count more."""
-        near = (kinds == MOUTH) | (kinds == SLIDING)
-        near = 1 + self.weights.fine * F.interpolate(near[:, None].float(), size=wanted.shape[-2:], mode="nearest")
+        near = (kinds == SLIDING).float() + _MOUTH * (kinds == MOUTH).float()
+        near = 1 + self.weights.fine * F.interpolate(near[:, None], size=wanted.shape[-2:], mode="nearest")
         near = near / near.mean()
         half = (F.avg_pool2d(x, 2) for x in (wanted, drawn, near))
         terms = {
             "picture": (near * (drawn - wanted).abs()).mean(),
             "edges": slope_difference(wanted, drawn, near) + slope_difference(*half),
         }
-        if sketch.logits is not None:
+        if sketch.shares is not None:
             terms["colours"] = (near * (sketch.colours.float() - wanted).abs()).mean()
         if self.weights.perceptual:
             terms["perceptual"] = self.distance((wanted + 1) / 2, (drawn.clamp(-1, 1) + 1) / 2)
@@ -280,53 +318,89 @@ class PairTurns:
     def _known_terms(self, sketch: Sketch, batch: PairBatch, sources: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """What is known of drawn people, and of landmarks."""
         terms = {}
+        coarse = [torch.tanh(raw[:, :2]) for raw in sketch.flows[1:]]
+        upper, lower = sketch.upper, sketch.lower
+        offsets = coarse if upper is None or lower is None else [*coarse, upper, lower]
         if self.weights.flow:
             known = batch.from_photo()
-            moved = batch.kinds[targets][known] == MOVED
-            terms["flow"] = flow_loss([raw[known] for raw in sketch.flows], batch.flow[targets][known], moved)
+            terms["flow"] = flow_loss(
+                [x[known] for x in offsets], batch.flow[targets][known], batch.known[targets][known]
+            )
+        source, target = batch.landmarks[sources], batch.landmarks[targets]
         if self.weights.points:
-            offsets = torch.tanh(sketch.flows[-1][:, :2]) if sketch.offsets is None else sketch.offsets
-            terms["points"] = self._point_loss(offsets, batch.landmarks[sources], batch.landmarks[targets])
-        if self.weights.shares and sketch.logits is not None:
-            terms["shares"] = share_loss(sketch.logits, batch.kinds[sources], batch.kinds[targets])
+            errors = [point_loss(coarse[-1], source, target, self._upper_weights)]
+            if upper is not None and lower is not None:
+                errors.append(point_loss(upper, source, target, self._upper_weights))
+                errors.append(point_loss(lower, source, target, self._lower_weights))
+            terms["points"] = total(errors) / len(errors)
+        if self.weights.gaps and upper is not None and lower is not None:
+            terms["gaps"] = gap_loss(upper, lower, source, target)
+        if self.weights.shares and sketch.shares is not None:
+            terms["shares"] = share_loss(sketch.shares[:, :1], batch.kinds[targets])
         return terms
 
-    def _point_loss(self, offsets: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        """How far what offsets read at the target's landmarks is from the source's, in pixels of 128."""
-        found = F.grid_sample(offsets, target[:, :, None], align_corners=False, padding_mode="border")[..., 0]
-        away = (found.transpose(1, 2) - (source - target)).square().sum(-1).add(1e-8).sqrt()
-        return (away * self._point_weights.to(away)).mean() * _PIXELS
+
+def point_loss(offsets: Tensor, source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """How far what offsets (B, 2, s, s) read at the target's landmarks (B, 478, 2) is from the source's, in pixels of
+    128; weights (478,)."""
+    found = F.grid_sample(offsets, target[:, :, None], align_corners=False, padding_mode="border")[..., 0]
+    away = (found.transpose(1, 2) - (source - target)).square().sum(-1).add(1e-8).sqrt()
+    return (away * weights.to(away)).mean() * _PIXELS
 
 
-def flow_loss(flows: list[Tensor], wanted: Tensor, moved: Tensor) -> Tensor:
-    """How far flow is off where the person is moved, in pixels of 128: mean of all levels of 16 and up.
+def gap_loss(upper: Tensor, lower: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """How far the parting of lips and lids is off, in pixels of 128.
 
     Args:
-        flows: raw flow (B, 3, side, side) of every level.
-        wanted: (B, 2, s, s), half pictures.
-        moved: (B, s, s) bool.
+        upper: offsets of the upper layer, (B, 2, s, s).
+        lower: of the lower one.
+        source: landmarks (B, 478, 2).
+        target: the same.
     """
-    weights = moved[:, None].float()
+    parted = []
+    for offsets, points in ((upper, GAP_UPPER), (lower, GAP_LOWER)):
+        places = target[:, points]
+        found = F.grid_sample(offsets, places[:, :, None], align_corners=False, padding_mode="border")[..., 0]
+        parted.append(found.mT - (source[:, points] - places))
+    weights = torch.tensor(GAP_WEIGHTS).to(upper)
+    return ((parted[1] - parted[0]).abs().sum(-1) * weights).mean() * _PIXELS
+
+
+def skull_loss(mouth: MouthSketch, to_mouth: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """How far the skull's map is off at landmarks that move with it, and the jaw's at the chin, in pixels of 128."""
+    linear, shift = to_mouth[:, :, :2].mT, to_mouth[:, None, :, 2]
+    source, target = (points @ linear + shift for points in (source, target))
+    moved = target @ mouth.skull[:, :, :2].mT + mouth.skull[:, None, :, 2]
+    away = (moved - source).square().sum(-1).add(1e-6).sqrt()
+    weights = torch.tensor(list(SKULL.values())).to(away)
+    skull = (away[:, list(SKULL)] * weights).sum(1) / weights.sum()
+    jaw = (moved + mouth.jaw[:, None] - source)[:, list(JAW)].abs().sum(-1).mean(1)
+    return (skull + jaw).mean() * _SPRITE_UNIT
+
+
+def flow_loss(offsets: list[Tensor], wanted: Tensor, known: Tensor) -> Tensor:
+    """How far offsets (B, 2, side, side) of several levels are off where flow is known, in pixels of 128.
+
+    Args:
+        offsets: half pictures.
+        wanted: (B, 2, s, s), half pictures.
+        known: (B, s, s) bool.
+    """
+    weights = known[:, None].float()
     errors = []
-    for raw in flows[1:]:
-        factor = wanted.shape[-1] // raw.shape[-1]
-        whole = -F.max_pool2d(-weights, factor)  # cells of nothing but moved pixels
-        away = (torch.tanh(raw[:, :2]) - F.avg_pool2d(wanted, factor)).abs().sum(1, keepdim=True)
+    for given in offsets:
+        factor = wanted.shape[-1] // given.shape[-1]
+        whole = -F.max_pool2d(-weights, factor)  # cells of nothing but known pixels
+        away = (given - F.avg_pool2d(wanted, factor)).abs().sum(1, keepdim=True)
         errors.append((away * whole).sum() / whole.sum().clamp_min(1))
     return total(errors) / len(errors) * _PIXELS
 
 
-def share_loss(logits: Tensor, source_kinds: Tensor, kinds: Tensor) -> Tensor:
-    """Cross entropy of the shares (B, 3, S, S) where it is known which must win; kinds (B, s, s) of source and target.
-
-    Lips and lids are to be warped: drawn ones would be an average of all mouths long before flow is right.
-    """
-    wanted = torch.full_like(kinds, -1)
-    wanted[(kinds == STILL) & (source_kinds == STILL)] = 0
-    wanted[(kinds == MOVED) | (kinds == SLIDING)] = 1
+def share_loss(logits: Tensor, kinds: Tensor) -> Tensor:
+    """Mean of −log(1 − share) of drawn colours (B, 1, S, S) where the photo's layers hold what is to be seen."""
+    held = ((kinds == STILL) | (kinds == MOVED) | (kinds == SLIDING))[:, None].float()
     logits = F.adaptive_avg_pool2d(logits.float(), kinds.shape[-1])
-    summed = F.cross_entropy(logits, wanted, ignore_index=-1, reduction="sum")
-    return summed / (wanted >= 0).sum().clamp_min(1)
+    return (F.softplus(logits) * held).sum() / held.sum().clamp_min(1)
 
 
 def _dtype(network: nn.Module) -> torch.dtype:
@@ -342,7 +416,8 @@ def judge_config(config: AutoencoderConfig) -> AutoencoderConfig:
 
 def train_autoencoder(config: AutoencoderRecipe, data: Path, output: Path, device: str) -> nn.Module:
     """Trains as configured; writes config.json and model.safetensors of the averaged renderer to output/weights."""
-    groups = open_groups(data, config.groups, config.train.seed)
+    layered = config.network.output_dim > 0
+    groups = open_groups(data, config.groups, config.train.seed, layered=layered)
     logger.info("%d people", len(groups))
     torch.manual_seed(config.train.seed)
     network = _begin(config, groups, output).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -363,13 +438,32 @@ def train_autoencoder(config: AutoencoderRecipe, data: Path, output: Path, devic
     return train_together(learners, turns, groups.batch, config.train, output, on_save=save, device=device)
 
 
+def read_steering(folder: str) -> NDArray[np.float32]:
+    """The map from landmarks to codes that a renderer was trained by.
+
+    Raises:
+        LoquentError: the folder has none.
+    """
+    basis = load_steering(Path(folder))
+    if basis is None:
+        raise LoquentError(f"{folder} holds no {STEERING}; give the folder of a steered renderer's weights")
+    return basis
+
+
 def _begin(config: AutoencoderRecipe, groups: PairGroups | VideoGroups, output: Path) -> SteeredAutoencoder:
     """A new renderer, or one from another run; a run that goes on is filled from its own checkpoint later."""
     own = load_checkpoint(output)
     if own is not None:
         return SteeredAutoencoder(config.network, own["ema"]["basis"].numpy())
     if not config.begin_with:
-        return SteeredAutoencoder(config.network, landmark_basis(groups, config.network.motion_dim))
+        basis = (
+            landmark_basis(groups, config.network.motion_dim) if not config.steering else read_steering(config.steering)
+        )
+        network = SteeredAutoencoder(config.network, basis)
+        stage = network.autoencoder.decoder.output
+        if stage is not None and config.network.relative:
+            stage.displacement.copy_(landmark_displacement(groups, basis))
+        return network
     state = load_checkpoint(Path(config.begin_with))
     if state is None:
         raise LoquentError(f"{config.begin_with} holds no checkpoint; train the renderer to begin with there first")
@@ -382,7 +476,7 @@ def _begin(config: AutoencoderRecipe, groups: PairGroups | VideoGroups, output: 
 
 
 _STARTER = TrainSettings(
-    steps=4000, learning_rate=3e-3, warmup_steps=100, decay_share=0.3, weight_decay=0.0, betas=(0.9, 0.99),
+    steps=4000, learning_rate=3e-3, warmup_steps=100, decay_share=0.5, weight_decay=0.0, betas=(0.9, 0.99),
     max_grad_norm=2.0, ema_decay=0.998, bfloat16=True, save_every=100, log_every=25,
 )  # fmt: skip
 _PUBLISHED_G = OptimizerSettings(

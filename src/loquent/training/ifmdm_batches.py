@@ -13,8 +13,33 @@ import torch
 
 from loquent.data.video_shards import VideoCorpus, change_light
 from loquent.errors import LoquentError
-from loquent.face.topology import EYELIDS, LIPS, MIRRORED, NUM_LANDMARKS, NUM_MESH_LANDMARKS
-from loquent.training.ifmdm_data import FLOW_PX, FLOW_STEPS, UNSURE, DrawnPeople, add_openings
+from loquent.face.topology import (
+    EYELIDS,
+    LEFT_EYE_LOWER,
+    LEFT_EYE_OUTER,
+    LEFT_EYE_UPPER,
+    LIPS,
+    LIPS_INNER_LOWER,
+    LIPS_INNER_UPPER,
+    MIRRORED,
+    NUM_LANDMARKS,
+    NUM_MESH_LANDMARKS,
+    RIGHT_EYE_LOWER,
+    RIGHT_EYE_OUTER,
+    RIGHT_EYE_UPPER,
+)
+from loquent.models.ifmdm.photo_layers import PhotoLayers, join_layers
+from loquent.render.matte import split_layers
+from loquent.training.ifmdm_data import (
+    FLOW_PX,
+    FLOW_STEPS,
+    FRAME_ARRAYS,
+    MOVED,
+    PHOTO_ARRAYS,
+    STILL,
+    UNSURE,
+    add_openings,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +53,13 @@ PAIRS = (
     (0, 0),
 )  # source and target in a group: from the photo, as in use, and the photo itself
 FINE_WEIGHT = 4.0  # of lips and lids among the landmarks
+# Landmarks above and below that meet when an opening shuts, and how much each pair counts: lids move less than lips.
+GAP_UPPER = [*LIPS_INNER_UPPER[1:-1], *RIGHT_EYE_UPPER[1:-1], *LEFT_EYE_UPPER[1:-1]]
+GAP_LOWER = [*LIPS_INNER_LOWER[1:-1], *RIGHT_EYE_LOWER[1:-1], *LEFT_EYE_LOWER[1:-1]]
+GAP_WEIGHTS = [1.0] * len(LIPS_INNER_UPPER[1:-1]) + [2.0] * (2 * len(RIGHT_EYE_UPPER[1:-1]))
+_GAPS = ((13, 14, 0.05), (159, 145, 0.06), (386, 374, 0.06))  # openings, and changes that count as one, interocular
+_MOST_CHANGE = 3.0
+_REACH = 16  # of flow continued beyond the person, pixels of 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +69,9 @@ class PairBatch:
     pictures: Tensor  # (4 G, 3, S, S) in [−1, 1]
     flow: Tensor  # (4 G, 2, 128, 128), from each frame to the group's photo, half pictures
     kinds: Tensor  # (4 G, 128, 128), see `ifmdm_data`
+    known: Tensor  # (4 G, 128, 128) bool: where flow is known
     landmarks: Tensor  # (4 G, 478, 2), −1 to 1 from edge to edge
+    layers: PhotoLayers | None = None  # of the G photos
 
     def sources(self) -> Tensor:
         """Rows of the pairs' sources, (4 G,)."""
@@ -63,19 +97,23 @@ class PairGroups:
         LoquentError: the cache is empty.
     """
 
-    def __init__(self, cache: Path, groups: int, split: str = "train", seed: int = 0) -> None:
+    def __init__(self, cache: Path, groups: int, split: str = "train", seed: int = 0, *, layered: bool = False) -> None:
         folders = sorted(cache.glob(f"{split}-*"))
         if not folders:
             raise LoquentError(
                 f"{cache} holds no {split}-* folder; make one by `python -m loquent.training.ifmdm_data`"
             )
         self._tables = [
-            {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in DrawnPeople.names()} for folder in folders
+            {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in FRAME_ARRAYS} for folder in folders
         ]
-        self._people: list[tuple[int, int, int]] = []  # number of the folder, first row, last row
-        for number, folder in enumerate(folders):
+        self._photos = [
+            {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in PHOTO_ARRAYS} if layered else {}
+            for folder in folders
+        ]
+        self._people: list[tuple[int, int, int, int]] = []  # folder, number in it, first row, last row
+        for folder_number, folder in enumerate(folders):
             starts = np.load(folder / "starts.npy").tolist()
-            self._people += [(number, first, last) for first, last in pairwise(starts)]
+            self._people += [(folder_number, number, *rows) for number, rows in enumerate(pairwise(starts))]
         self._groups = groups
         self._seed = seed
 
@@ -88,19 +126,32 @@ class PairGroups:
 
     def landmarks(self, number: int) -> NDArray[np.float32]:
         """Of all frames of a person, the photo first, (T, 478, 2) in pictures."""
-        table, first, last = self._people[number]
+        table, _, first, last = self._people[number]
         return np.asarray(self._tables[table]["landmarks"][first:last]) / self._tables[table]["frames"].shape[1]
 
     def person(self, number: int) -> dict[str, NDArray]:
         """All frames of one person, arrays as in `DrawnPeople`."""
-        table, first, last = self._people[number]
+        table, _, first, last = self._people[number]
         return {name: np.asarray(values[first:last]) for name, values in self._tables[table].items()}
 
     def _group(self, rng: np.random.Generator) -> tuple[NDArray, ...]:
-        table, first, last = self._people[int(rng.integers(len(self._people)))]
-        rows = [first, *(first + 1 + rng.choice(last - first - 1, FRAMES - 1, replace=False))]
+        table, number, first, last = self._people[int(rng.integers(len(self._people)))]
+        change = opening_change(np.asarray(self._tables[table]["landmarks"][first:last]))
+        chosen = rng.choice(len(change), FRAMES - 1, replace=False, p=change / change.sum())
+        rows = [first, *(first + 1 + chosen)]
         arrays = {name: np.stack([values[row] for row in rows]) for name, values in self._tables[table].items()}
-        return as_floats(arrays, rng)
+        photo = {name: values[number] for name, values in self._photos[table].items()}
+        return as_floats(arrays | photo, rng)
+
+
+def opening_change(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How much to choose each frame but the first, of landmarks (T, 478, 2): more where mouth or lids open or shut."""
+    unit = np.linalg.norm(landmarks[:, LEFT_EYE_OUTER] - landmarks[:, RIGHT_EYE_OUTER], axis=-1)
+    change = np.ones(len(landmarks) - 1)
+    for upper, lower, step in _GAPS:
+        gap = np.linalg.norm(landmarks[:, upper] - landmarks[:, lower], axis=-1) / unit
+        change += np.minimum(np.abs(gap[1:] - gap[0]) / step, _MOST_CHANGE)
+    return change
 
 
 class VideoGroups:
@@ -110,7 +161,8 @@ class VideoGroups:
         LoquentError: no person has four frames.
     """
 
-    def __init__(self, folder: Path, groups: int, seed: int = 0) -> None:
+    def __init__(self, folder: Path, groups: int, seed: int = 0, *, layered: bool = False) -> None:
+        self._layered = layered
         self._corpus = VideoCorpus(folder)
         entries = self._corpus.clips
         clips = [[n for n in numbers if entries[n].kind != "photo"] for numbers in self._corpus.people.values()]
@@ -142,36 +194,73 @@ class VideoGroups:
         for kind, points in zip(kinds, landmarks, strict=True):
             add_openings(kind, points * (FLOW_PX / frames.shape[1]))
         flow = np.zeros((FRAMES, FLOW_PX, FLOW_PX, 2), np.int16)
-        return as_floats({"frames": frames, "landmarks": landmarks, "kinds": kinds, "flow": flow}, rng)
+        arrays = {"frames": frames, "landmarks": landmarks, "kinds": kinds, "flow": flow}
+        if self._layered:
+            layers = split_layers(np.ascontiguousarray(frames[0]), landmarks[0])
+            arrays |= {"background": layers.background, "alpha": layers.person[..., 3]}
+        return as_floats(arrays, rng)
 
 
-def open_groups(folder: Path, groups: int, seed: int = 0) -> PairGroups | VideoGroups:
-    """Groups from a folder of either kind."""
-    return (
-        VideoGroups(folder, groups, seed)
-        if (folder / "index.json").is_file()
-        else PairGroups(folder, groups, seed=seed)
-    )
+def open_groups(folder: Path, groups: int, seed: int = 0, *, layered: bool = False) -> PairGroups | VideoGroups:
+    """Groups from a folder of either kind; with the layers of each photo if `layered`."""
+    if (folder / "index.json").is_file():
+        return VideoGroups(folder, groups, seed, layered=layered)
+    return PairGroups(folder, groups, seed=seed, layered=layered)
 
 
 def join_groups(groups: list[tuple[NDArray, ...]]) -> PairBatch:
     """One batch of groups as `as_floats` makes them."""
-    return PairBatch(*(torch.from_numpy(np.concatenate(values)) for values in zip(*groups, strict=True)))
+    pictures, flow, kinds, known, landmarks, backgrounds, alphas = (
+        np.concatenate(values) for values in zip(*groups, strict=True)
+    )
+    layers = None
+    if len(alphas):
+        photos, points = pictures[::FRAMES].transpose(0, 2, 3, 1), landmarks[::FRAMES]
+        layers = join_layers(photos, backgrounds, alphas, (points + 1) * (photos.shape[1] / 2) - 0.5)
+    pictures, flow, kinds, known, landmarks = map(torch.from_numpy, (pictures, flow, kinds, known, landmarks))
+    return PairBatch(pictures, flow, kinds, known, landmarks, layers)
 
 
 def as_floats(arrays: dict[str, NDArray], rng: np.random.Generator | None = None) -> tuple[NDArray, ...]:
-    """Pictures, flow, kinds and landmarks as `PairBatch` holds them, with another light and mirrored if `rng` is given."""
+    """Pictures, flow, kinds, known and landmarks as `PairBatch` holds them, then background (1, S, S, 3) in [−1, 1] and alpha
+    (1, S, S) in 0..1 of the photo, or empty arrays without them; with another light and mirrored if `rng` is given."""
     frames, kinds = arrays["frames"], arrays["kinds"].astype(np.int64)
-    flow = arrays["flow"].astype(np.float32).transpose(0, 3, 1, 2) / FLOW_STEPS
+    flow, known = (np.stack(x) for x in zip(*map(continue_flow, arrays["flow"], arrays["kinds"]), strict=True))
+    flow = flow.astype(np.float32).transpose(0, 3, 1, 2) / FLOW_STEPS
     landmarks = (arrays["landmarks"] + 0.5) * (2 / frames.shape[1]) - 1
+    background, alpha = arrays.get("background"), arrays.get("alpha")
+    count = len(frames)
+    if background is not None:
+        frames = np.concatenate([frames, background[None]])  # in the same light
+    alpha = np.zeros((0, 0, 0), np.float32) if alpha is None else alpha[None].astype(np.float32) / 255
     if rng is not None:
         frames = degrade(change_light(frames, rng), rng)
         if rng.random() < 0.5:
             frames, kinds, flow = frames[:, :, ::-1], kinds[:, :, ::-1].copy(), flow[..., ::-1].copy()
+            known = known[:, :, ::-1].copy()
             flow[:, 0] *= -1
             landmarks = landmarks[:, list(MIRRORED)] * np.array([-1, 1], np.float32)
-    pictures = np.ascontiguousarray(frames.transpose(0, 3, 1, 2)).astype(np.float32) / 127.5 - 1
-    return pictures, flow, kinds, np.ascontiguousarray(landmarks, np.float32)
+            alpha = alpha[:, :, ::-1]
+    scaled = frames.astype(np.float32) / 127.5 - 1
+    pictures = np.ascontiguousarray(scaled[:count].transpose(0, 3, 1, 2))
+    return pictures, flow, kinds, known, np.ascontiguousarray(landmarks, np.float32), scaled[count:], alpha
+
+
+def continue_flow(flow: NDArray[np.int16], kinds: NDArray[np.uint8]) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+    """Flow (128, 128, 2) of the person continued beyond their outline, and where it is known then, (128, 128).
+
+    So the outline moves as what it encloses, and nothing of the person is seen beside it.
+    """
+    moved = kinds == MOVED
+    if not moved.any():
+        return flow, moved
+    away, nearest = cv2.distanceTransformWithLabels(
+        (~moved).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    beside = ((kinds == STILL) | (kinds == UNSURE)) & (away < _REACH)
+    values = np.zeros((nearest.max() + 1, 2), flow.dtype)
+    values[nearest[moved]] = flow[moved]
+    return np.where(beside[..., None], values[nearest], flow), moved | beside
 
 
 def degrade(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -188,3 +277,10 @@ def landmark_weights(fine: float = FINE_WEIGHT) -> Tensor:
     weights[[*LIPS, *EYELIDS]] = fine
     weights[NUM_MESH_LANDMARKS:] = 0
     return weights / weights.mean()
+
+
+def side_weights(other_side: tuple[int, ...], fine: float) -> Tensor:
+    """(478,): `landmark_weights` for the layer that the landmarks of `other_side` do not belong to."""
+    weights = landmark_weights(fine)
+    weights[list(other_side)] = 0
+    return weights

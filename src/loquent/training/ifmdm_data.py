@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ from loquent.face.topology import (
     RIGHT_EYE_LOWER,
     RIGHT_EYE_UPPER,
 )
+from loquent.render.matte import split_layers
 from loquent.types import ARKIT_INDEX, MOTION_DIM, Motion
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ UNSURE, STILL, MOVED, MOUTH, SLIDING = range(5)
 _OPAQUE, _CLEAR = 250, 3  # share of the person, of 255, from which a pixel counts as theirs, or as background
 _BACKGROUND_SHARE = 0.35  # of the people stand before another background
 _BLINK_SHARE = 0.25  # of the free frames, besides those that blink anyway
+FRAME_ARRAYS = ("frames", "flow", "kinds", "landmarks", "motion")
+PHOTO_ARRAYS = ("background", "alpha")
 # Upper and lower outline, what is within, and how much larger it is taken.
 _OPENINGS = (
     (LIPS_OUTER_UPPER, LIPS_OUTER_LOWER, SLIDING, 1.5),
@@ -73,10 +76,8 @@ class DrawnPeople:
     kinds: NDArray[np.uint8]  # (N, 128, 128)
     landmarks: NDArray[np.float32]  # (N, 478, 2) pixels
     motion: NDArray[np.float32]  # (N, 62)
-
-    @staticmethod
-    def names() -> list[str]:
-        return [item.name for item in fields(DrawnPeople)]
+    background: NDArray[np.uint8]  # (people, 256, 256, 3): of the photo, completed behind the person
+    alpha: NDArray[np.uint8]  # (people, 256, 256): how much of the photo's pixels is the person
 
 
 def draw_person(sitter: Sitter, corpus: Corpus, rng: np.random.Generator) -> DrawnPeople:
@@ -96,7 +97,16 @@ def draw_person(sitter: Sitter, corpus: Corpus, rng: np.random.Generator) -> Dra
         flow.append(_flow(places))
         kinds.append(_kinds(share, points))
     frames = np.stack(list(camera.frames(motion)))
-    return DrawnPeople(frames, np.stack(flow), np.stack(kinds), landmarks, motion.to_vector())
+    layers = split_layers(frames[0], landmarks[0])
+    return DrawnPeople(
+        frames,
+        np.stack(flow),
+        np.stack(kinds),
+        landmarks,
+        motion.to_vector(),
+        background=layers.background[None],
+        alpha=layers.person[None, ..., 3],
+    )
 
 
 def _choose_motion(portrait: Portrait, corpus: Corpus, rng: np.random.Generator) -> Motion:
@@ -137,7 +147,7 @@ def write_file(people: list[DrawnPeople], folder: Path) -> None:
     """Writes one folder of arrays; it gets its name when it is whole."""
     part = folder.with_name(f".{folder.name}.part")
     part.mkdir(parents=True, exist_ok=True)
-    for name in DrawnPeople.names():
+    for name in (*FRAME_ARRAYS, *PHOTO_ARRAYS):
         np.save(part / f"{name}.npy", np.concatenate([getattr(person, name) for person in people]))
     np.save(part / "starts.npy", np.cumsum([0] + [len(person.frames) for person in people]))
     part.rename(folder)
@@ -160,6 +170,8 @@ def write_sliding_pictures(folder: Path, people: int = 3, frames: int = 6) -> No
                 kinds=np.full((frames, FLOW_PX, FLOW_PX), MOVED, np.uint8),
                 landmarks=landmarks.astype(np.float32),
                 motion=np.zeros((frames, MOTION_DIM), np.float32),
+                background=cuts[0][None].astype(np.uint8),
+                alpha=np.full((1, SIZE_PX, SIZE_PX), 255, np.uint8),
             )
         )
     write_file(drawn, folder / "train-0-00000")

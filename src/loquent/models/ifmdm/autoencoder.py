@@ -10,12 +10,13 @@ from torch import nn
 
 from loquent.models.ifmdm.decoder import Decoder
 from loquent.models.ifmdm.encoder import Appearance, Encoder
-from loquent.models.ifmdm.output import shrink
+from loquent.models.ifmdm.photo_layers import shrink
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from loquent.models.ifmdm.config import AutoencoderConfig
+    from loquent.models.ifmdm.photo_layers import PhotoLayers
 
 
 class Autoencoder(nn.Module):
@@ -30,10 +31,11 @@ class Autoencoder(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
-    def encode(self, image: Tensor) -> Appearance:
+    def encode(self, image: Tensor, layers: PhotoLayers | None = None) -> Appearance:
+        """Appearance of pictures; layers of the same pictures are needed to draw with an output stage."""
         if not self.config.output_dim:
             return self.encoder.appearance(image)
-        return replace(self.encoder.appearance(shrink(image, self.config.size_px)), photo=image)
+        return replace(self.encoder.appearance(shrink(image, self.config.size_px)), layers=layers)
 
     def motion_of(self, image: Tensor) -> Tensor:
         """Motion of a frame, absolute: it needs no other frame to compare with."""
@@ -50,6 +52,6 @@ class Autoencoder(nn.Module):
         wide = self.encoder.motion.wide
         return torch.tanh(wide(self.encode(drive).vector) - wide(self.encode(source).vector))
 
-    def forward(self, source: Tensor, drive: Tensor) -> Tensor:
-        """Draws `source` with the motion of `drive`."""
-        return self.decoder(self.encode(source), self.motion_between(source, drive))
+    def forward(self, source: Tensor, drive: Tensor, layers: PhotoLayers | None = None) -> Tensor:
+        """Draws `source` with the motion of `drive`; `layers` as in `encode`."""
+        return self.decoder(self.encode(source, layers), self.motion_between(source, drive))

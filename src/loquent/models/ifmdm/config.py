@@ -93,7 +93,13 @@ AUTOENCODER_PRESETS = {
     "starter-256": _STARTER,
     # With our output stage: the decoder draws 64 pixels, the stage 256 or more.
     "starter-blend": replace(
-        _STARTER, size_px=64, style_dim=192, channels=(160, 160, 128, 64, 32), relative=True, output_dim=64
+        _STARTER,
+        size_px=64,
+        style_dim=192,
+        channels=(160, 160, 128, 64, 32),
+        relative=True,
+        motion_gain=10.0,
+        output_dim=48,
     ),
     "tiny": AutoencoderConfig(
         size_px=32, motion_dim=3, style_dim=16, channels=(16, 12, 8, 6), refine_dim=4, refine_layers=1

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from loquent.errors import PhotoError
 from loquent.models.ifmdm.config import SMALLEST_PX
 from loquent.models.ifmdm.layers import ConvLayer, ModulatedConv, StyledConv, Upsample
 from loquent.models.ifmdm.output import OutputStage, Sketch, compose
@@ -169,7 +170,15 @@ class Decoder(nn.Module):
         )
         self.refine = RefineBlock(config.refine_dim, config.refine_layers) if config.refine_dim else None
         self.output = (
-            OutputStage(widths[-1], config.output_dim, style_dim, config.output_factor) if config.output_dim else None
+            OutputStage(
+                widths[-1],
+                config.output_dim,
+                style_dim,
+                config.output_factor,
+                config.motion_dim if config.relative else 0,
+            )
+            if config.output_dim
+            else None
         )
 
     def forward(self, appearance: Appearance, motion: Tensor | None, *, refine: bool = True) -> Tensor:
@@ -184,8 +193,8 @@ class Decoder(nn.Module):
         """
         sketch = self.sketch(appearance, motion)
         if self.output is not None:
-            assert appearance.photo is not None  # `Autoencoder.encode` gives it
-            return compose(appearance.photo, sketch)
+            assert appearance.layers is not None  # `sketch` has looked at them
+            return compose(appearance.layers, sketch)
         rgb = sketch.colours
         return rgb if self.refine is None or not refine else self.refine(rgb)
 
@@ -199,10 +208,10 @@ class Decoder(nn.Module):
         basis = self.directions.basis()
         return vector - vector @ basis @ basis.T
 
-    def sketch(self, appearance: Appearance, motion: Tensor | None, *, finish: bool = True) -> Sketch:
-        """What the levels make of it, and the output stage if there is one and `finish` is not False."""
+    def sketch(self, appearance: Appearance, motion: Tensor | None, *, whole: bool = True) -> Sketch:
+        """What the levels make of it, and the output stage if there is one; `whole` as there."""
         style = self.still_style(appearance.vector)
-        style = style if motion is None else style + self.motion_gain * self.directions(motion)
+        style = style if motion is None else style + self.motion_gain * self.directions(motion.to(style.dtype))
         x: Tensor | None = self.first(self.start.expand(len(style), -1, -1, -1), style)
         raw = rgb = drawn = None
         flows = []
@@ -213,7 +222,10 @@ class Decoder(nn.Module):
             flows.append(raw)
         assert rgb is not None  # a decoder has two levels or more
         assert drawn is not None
-        if self.output is None or not finish:
+        if self.output is None:
             return Sketch(flows, rgb)
-        assert appearance.photo is not None
-        return self.output(drawn, style, flows, rgb, appearance.photo)
+        if appearance.layers is None:
+            raise PhotoError(
+                "a renderer with an output stage draws from the layers of a photo; give `take_apart(photo, landmarks)`"
+            )
+        return self.output(drawn, style, flows, rgb, appearance.layers, motion, whole=whole)

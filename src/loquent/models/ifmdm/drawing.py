@@ -20,11 +20,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from loquent.errors import PhotoError
 from loquent.models.ifmdm.decoder import identity_grid
 from loquent.models.ifmdm.layers import DEMODULATION_EPS, GAIN, LEAK, UpModulatedConv, blur_kernel
-from loquent.models.ifmdm.output import FINE_FLOW, enlarge, mix, shares_of, shrink, warp
+from loquent.models.ifmdm.output import base_offsets, compose, finish, look, move_mouth, seen_planes
+from loquent.models.ifmdm.photo_layers import take_apart
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from loquent.models.ifmdm.autoencoder import Autoencoder
@@ -32,9 +38,21 @@ if TYPE_CHECKING:
     from loquent.models.ifmdm.encoder import Appearance
     from loquent.models.ifmdm.layers import EqualConv, ModulatedConv, StyledConv
     from loquent.models.ifmdm.output import OutputStage
+    from loquent.models.ifmdm.photo_layers import PhotoLayers
 
 _CHANNELS_LAST = torch.channels_last
 _BORDER = 3  # zeros around a table: one pixel before and two after
+
+
+def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """RGB (S, S, 3) as (1, 3, S, S) in [−1, 1]."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def to_pixels(pictures: Tensor) -> NDArray[np.uint8]:
+    """(B, 3, S, S) as RGB (B, S, S, 3); what lies outside [−1, 1] is limited."""
+    scaled = ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return scaled.permute(0, 2, 3, 1).cpu().numpy()
 
 
 class FeatureTable:
@@ -172,20 +190,32 @@ class _Output:
         self._conv = _StyledConv(stage.conv)
         self._look = _PlainConv(stage.look.conv, stage.look.activation.bias, GAIN)
         self._join = _PlainConv(stage.join.conv, stage.join.activation.bias, GAIN)
+        self._shift = stage.shift.scaled_weight().contiguous(memory_format=_CHANNELS_LAST)
         self._planes = _PlainConv(stage.planes, stage.bias.repeat_interleave(stage.factor**2))
+        self._stage = stage
 
-    def __call__(self, x: Tensor, style: Tensor, offsets: Tensor, rgb: Tensor, portrait: PreparedPortrait) -> Tensor:
-        """As `OutputStage` and `compose`."""
-        size, count = portrait.photo.shape[-1], len(x)
-        photo, offsets = portrait.photo.expand(count, -1, -1, -1), enlarge(offsets, size)
-        cells = F.pixel_unshuffle(warp(photo, offsets), self._factor)
-        x = self._conv(x, style) + F.leaky_relu_(self._look(cells), LEAK)
-        planes = F.pixel_shuffle(self._planes(F.leaky_relu_(self._join(x), LEAK)).contiguous(), self._factor)
-        shift, colours, logits = planes.split((2, 3, 3), dim=1)
-        offsets, shares, colours = offsets + FINE_FLOW * shift, shares_of(logits), enlarge(rgb, size) + colours
-        full = portrait.full_photo.expand(count, -1, -1, -1)
-        size = full.shape[-1]
-        return mix(enlarge(shares, size), full, warp(full, enlarge(offsets, size)), enlarge(colours, size))
+    def __call__(
+        self,
+        x: Tensor,
+        styles: Iterator[Tensor],
+        latent: Tensor,
+        motion: Tensor,
+        offsets: Tensor,
+        rgb: Tensor,
+        portrait: PreparedPortrait,
+    ) -> Tensor:
+        """As `OutputStage` and `compose`; styles (B, C) of the modulated convolutions, latent (B, W), motion (B, M)."""
+        assert portrait.layers is not None  # `PortraitDrawer.prepare` asks for them
+        assert portrait.seen is not None
+        face = self._stage.face_move(portrait.layers, motion)
+        base = base_offsets(offsets, face)
+        seen = look(portrait.seen, base[0])
+        x = self._conv(x, next(styles)) + F.leaky_relu_(self._look(seen), LEAK)
+        x = F.leaky_relu_(self._join(x), LEAK)
+        planes = F.pixel_shuffle(self._planes(x).contiguous(), self._factor)
+        shift = F.conv2d(x * next(styles)[:, :, None, None], self._shift, padding=1)
+        sketch = finish([], base, shift, rgb, planes, move_mouth(self._stage.mouth(latent), face))
+        return compose(portrait.layers.repeat(len(x)), sketch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,8 +225,9 @@ class PreparedPortrait:
     styles: Tensor  # (1, all modulated channels), without motion
     tables: list[FeatureTable]  # of each level but the last
     colours: Tensor  # (1, 3, size_px, size_px), the last level's before warping
-    photo: Tensor  # (1, 3, output_px, output_px); read by the output stage alone
-    full_photo: Tensor  # (1, 3, S, S), of the size that is drawn
+    vector: Tensor  # (1, W), the style without motion
+    layers: PhotoLayers | None  # of the photo at the size that is drawn; read by the output stage alone, as is
+    seen: Tensor | None  # `seen_planes`
 
 
 class PortraitDrawer:
@@ -211,10 +242,11 @@ class PortraitDrawer:
         for level in levels:
             layers += [level.up.conv, level.conv.conv, level.flow.flow]
             layers += [] if level.flow.fill is None else [level.flow.fill]
-        layers += [] if decoder.output is None else [decoder.output.conv.conv]
+        layers += [] if decoder.output is None else [decoder.output.conv.conv, decoder.output.shift]
         self._style_weight = torch.cat([layer.modulation.scaled_weight() for layer in layers])
         self._style_bias = torch.cat([layer.modulation.bias for layer in layers])
-        self._motion_weight = self._style_weight @ decoder.directions.basis() * decoder.motion_gain
+        self._directions = decoder.directions.basis() * decoder.motion_gain  # (W, M)
+        self._motion_weight = self._style_weight @ self._directions
         self._style_dims = [layer.weight.shape[1] for layer in layers]
         self._start = decoder.start[None].contiguous(memory_format=_CHANNELS_LAST)
         self._first = _StyledConv(decoder.first)
@@ -224,20 +256,37 @@ class PortraitDrawer:
         self._double_kernel = blur_kernel(4.0).to(self._start).expand(3, 1, 4, 4).contiguous()
 
     @torch.no_grad()
-    def read(self, image: Tensor) -> PreparedPortrait:
-        """The portrait in a picture (1, 3, output_px, output_px) in [−1, 1]; larger with an output stage."""
-        return self.prepare(self._network.encode(image.contiguous(memory_format=_CHANNELS_LAST)))
+    def read(self, image: Tensor, landmarks: NDArray[np.floating] | None = None) -> PreparedPortrait:
+        """The portrait in a picture.
+
+        Args:
+            image: (1, 3, output_px, output_px) in [−1, 1]; with an output stage larger if wanted.
+            landmarks: (478, 2 or 3), pixels of the picture; for the output stage.
+        """
+        layers = None
+        if self._output is not None and landmarks is not None:
+            layers = take_apart(to_pixels(image)[0], landmarks).to(image.device)
+        return self.prepare(self._network.encode(image.contiguous(memory_format=_CHANNELS_LAST), layers))
 
     @torch.no_grad()
     def prepare(self, appearance: Appearance) -> PreparedPortrait:
-        """The portrait of an appearance of one picture."""
-        photo = appearance.vector.new_zeros(1, 3, 0, 0) if appearance.photo is None else appearance.photo.contiguous()
+        """The portrait of an appearance of one picture.
+
+        Raises:
+            PhotoError: there is an output stage, and the appearance has no layers.
+        """
+        vector, layers, seen = self._network.decoder.still_style(appearance.vector), appearance.layers, None
+        if self._output is not None:
+            if layers is None:
+                raise PhotoError("a renderer with an output stage cuts the photo at the mouth and eyes; give landmarks")
+            seen = seen_planes(layers, self._network.config.size_px)
         return PreparedPortrait(
-            styles=F.linear(self._network.decoder.still_style(appearance.vector), self._style_weight, self._style_bias),
+            styles=F.linear(vector, self._style_weight, self._style_bias),
             tables=[FeatureTable(features) for features in appearance.features[:-1]],
             colours=_planes(appearance.features[-1], self._levels[-1].colour_weight).contiguous(),
-            photo=photo if self._output is None else shrink(photo, self._network.config.output_px),
-            full_photo=photo,
+            vector=vector,
+            layers=layers,
+            seen=seen,
         )
 
     @torch.no_grad()
@@ -264,7 +313,8 @@ class PortraitDrawer:
         assert rgb is not None  # a decoder has two levels or more
         if self._output is not None:
             assert offsets is not None
-            return self._output(x, next(styles), offsets, rgb, portrait)
+            latent = portrait.vector + motion @ self._directions.T
+            return self._output(x, styles, latent, motion, offsets, rgb, portrait)
         return rgb if block is None or not refine else block(rgb)
 
     def _warp_colours(self, colours: Tensor, offsets: Tensor, mask: Tensor) -> Tensor:

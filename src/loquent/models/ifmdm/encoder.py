@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from loquent.models.ifmdm.config import AutoencoderConfig
+    from loquent.models.ifmdm.photo_layers import PhotoLayers
 
 _HEAD_LAYERS = 4
 
@@ -28,7 +29,7 @@ class Appearance:
 
     vector: Tensor  # (B, W)
     features: list[Tensor]  # maps (B, C, s, s) for s = 8, 16 ... size_px
-    photo: Tensor | None = None  # the picture itself, for the output stage
+    layers: PhotoLayers | None = None  # of the picture, for the output stage
 
 
 class AppearanceNetwork(nn.Module):

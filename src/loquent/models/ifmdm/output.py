@@ -1,11 +1,17 @@
 """Our extension of the renderer: a last stage that keeps the photo's own pixels wherever they can be kept.
 
 The published decoder draws every pixel anew from warped feature maps, and is blurred where training was short. This
-stage makes the picture larger once more and decides for each pixel between three: the photo as it is (background), the
-photo warped by the decoder's own flow (skin, hair, clothes), and a newly drawn colour (inside of the mouth, lids,
-uncovered background). Flow, colours and shares are smooth enough to be enlarged, so the photo may have any larger size.
+stage moves the photo itself, in layers (`photo_layers`), back to front:
 
-Shape letters: B batch, C channels, s side of the decoder's last level in pixels, S side of the photo.
+* the background, completed behind the person, which stays as it is;
+* the inside of the mouth: a drawn colour, two learned sprites that move with jaw and skull, and what the photo shows
+  between its lips, moving with the skull;
+* the person above the line of the lips and the lids' lines, read by one flow, and below these lines, by another;
+* drawn colours wherever the stage asks for them.
+
+Flows are smooth, for all that is sharp lies in the layers; so the photo may have any larger size.
+
+Shape letters: B batch, C channels, W width of the style, s side of the decoder's last level in pixels, S side of the photo.
 """
 
 from __future__ import annotations
@@ -17,16 +23,36 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from loquent.errors import PhotoError
-from loquent.models.ifmdm.layers import ConvLayer, EqualConv, StyledConv
+from loquent.models.ifmdm.landmark_flow import LATTICE_PX, POINTS, inverse_affine, warp
+from loquent.models.ifmdm.layers import ConvLayer, EqualConv, EqualLinear, ModulatedConv, StyledConv, leaky
+from loquent.models.ifmdm.photo_layers import ALPHA, BLUE, INSIDE, LOWER, NEAR, RED, UPPER, shrink
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-STILL, WARPED, DRAWN = range(3)  # order of the shares
+    from loquent.models.ifmdm.photo_layers import PhotoLayers
+
+UPPER_FLOW, LOWER_FLOW = 0.05, 0.1  # half pictures: units in which the stage moves both layers, and the lower besides
+LOOK = slice(UPPER, LOWER + 1)  # planes that the stage looks at
+LOOK_FACTOR = 2  # at this many times the decoder's size
 _OVERSHOOT = 0.02  # shares this near to 0 and 1 become 0 and 1, so that what is still is exactly still
-FINE_FLOW = 0.05  # half pictures: the unit in which the stage itself moves the photo
-_START_LOGITS = (0.0, 1.5, 0.0)  # warping comes first: colours drawn early would take over what flow should learn
+_START_BIAS = (0.0, 0.0, 0.0, -2.5, 2.0)  # colours, share of the drawn, of the photo's own inside
+_SPRITE_CHANNELS = 16
+_SPRITE_PX = (72, 96)
+_SPRITE_CLEAR = -2.0  # start of the sprites' alpha, before the sigmoid
+_WINDOW = 0.375  # side of the square around the mouth in which its inside is drawn, of the picture's
+_FRINGE = 0.06  # of hair above the photo, half pictures
+_TINY = 1e-3
+_LARGEST = 0.999  # of a code, whose tanh is undone
+
+
+@dataclass(frozen=True, eq=False)
+class MouthSketch:
+    """The inside of a mouth."""
+
+    skull: Tensor  # (B, 2, 3): from a place in the picture to one in the photo, in the box of `PhotoLayers.to_mouth`
+    jaw: Tensor  # (B, 2): by how much the lower sprite is read elsewhere
+    sprites: Tensor  # (B, 8, h, w): colour in [−1, 1] and alpha in 0..1, of the upper and of the lower jaw
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,86 +61,278 @@ class Sketch:
 
     flows: list[Tensor]  # raw flow (B, 3, side, side) of every level, see `FlowHead`
     colours: Tensor  # (B, 3, side, side)
-    logits: Tensor | None = None  # (B, 3, side, side): of the photo as it is, the photo warped, the colours
-    offsets: Tensor | None = None  # (B, 2, side, side): where the photo is read, half pictures
-    warped: Tensor | None = None  # (B, 3, side, side): the photo of that size, warped
+    shares: Tensor | None = (
+        None  # (B, 2, side, side): of the drawn colours; of the photo between the lips; before sigmoid
+    )
+    upper: Tensor | None = None  # (B, 2, s, s): where the upper layer is read, half pictures beside the own place
+    lower: Tensor | None = None  # the same of the lower layer
+    mouth: MouthSketch | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FaceMove:
+    """What a code does to a face by the portrait's landmarks alone; see `landmark_flow`."""
+
+    upper: Tensor  # (B, 2, L, L): where the upper layer is read, half pictures beside the own place
+    lower: Tensor
+    near: Tensor  # (B, 1, L, L): where in the picture this is the flow
+    skull: Tensor  # (B, 2, 3), as in `MouthSketch`
+    jaw: Tensor  # (B, 2)
+
+    @staticmethod
+    def of(layers: PhotoLayers, moved: Tensor) -> FaceMove:
+        """Of landmarks moved by (B, K, 2), half pictures."""
+        field, to_mouth = layers.field, layers.to_mouth.to(moved)
+        skull = _after(to_mouth, _after(inverse_affine(field.skull_of(moved)), inverse_affine(to_mouth)))
+        jaw = -(to_mouth[:, :, :2] @ field.jaw_of(moved)[..., None])[..., 0]
+        upper, lower, near = field.flows(moved)
+        return FaceMove(upper, lower, near, skull, jaw)
+
+
+class MouthSprites(nn.Module):
+    """How the skull and the jaw move, and what teeth and tongue look like: learned pictures, tinted by the style."""
+
+    def __init__(self, style_dim: int, hidden_dim: int = 128) -> None:
+        super().__init__()
+        self.texture = nn.Parameter(torch.randn(_SPRITE_CHANNELS, *_SPRITE_PX))
+        self.tint = StyledConv(_SPRITE_CHANNELS, _SPRITE_CHANNELS, style_dim)
+        self.paint = ModulatedConv(_SPRITE_CHANNELS, 8, 1, style_dim, demodulate=False)
+        self.bias = nn.Parameter(torch.tensor((0.0, 0.0, 0.0, _SPRITE_CLEAR) * 2))
+        self.hidden = nn.ModuleList([EqualLinear(style_dim, hidden_dim), EqualLinear(hidden_dim, hidden_dim)])
+        self.motion = EqualLinear(hidden_dim, 8)
+
+    def forward(self, style: Tensor) -> MouthSketch:
+        """style (B, W)."""
+        moved = style
+        for layer in self.hidden:
+            moved = leaky(layer(moved))
+        moved = self.motion(moved)
+        moved = moved.float() if moved.dtype == torch.bfloat16 else moved
+        skull, jaw = moved.split((6, 2), dim=1)
+        texture = _soften(self.texture).expand(len(style), -1, -1, -1)
+        planes = self.paint(self.tint(texture, style), style)
+        planes = (planes + self.bias[:, None, None]).to(moved.dtype).unflatten(1, (2, 4))
+        sprites = torch.cat([torch.tanh(planes[:, :, :3]), torch.sigmoid(planes[:, :, 3:])], dim=2)
+        still = torch.eye(2, 3, dtype=moved.dtype, device=moved.device)
+        return MouthSketch(still + skull.unflatten(1, (2, 3)), jaw, sprites.flatten(1, 2))
+
+
+def _soften(texture: Tensor) -> Tensor:
+    """Means of neighbours, 1 2 1 each way (C, h, w): what training has not seen yet is no noise."""
+    line = texture.new_tensor((0.25, 0.5, 0.25))
+    planes = F.pad(texture[:, None], (1, 1, 1, 1), mode="replicate")
+    return F.conv2d(planes, (line[:, None] * line)[None, None])[:, 0]
 
 
 class OutputStage(nn.Module):
-    """Colours, shares and finer flow at several times the size of the last level, worked out in square cells of pixels.
+    """Flows, shares and colours for the layers of a photo.
 
     Args:
         input_dim: channels of the last level.
         dim: channels of this stage.
         style_dim: channels of the style.
-        factor: pixels along the side of a cell.
+        factor: how many times as fine as the last level shares and colours are.
+        motion_dim: numbers of a code that is relative and steered; 0 where codes have no known meaning.
     """
 
-    def __init__(self, input_dim: int, dim: int, style_dim: int, factor: int) -> None:
+    displacement: Tensor  # (M, 2 K): what the numbers of a code before tanh do to landmarks, half pictures
+
+    def __init__(self, input_dim: int, dim: int, style_dim: int, factor: int, motion_dim: int = 0) -> None:
         super().__init__()
+        self.register_buffer("displacement", torch.zeros(motion_dim, 2 * len(POINTS)))
         self.factor = factor
         self.conv = StyledConv(input_dim, dim, style_dim)
-        self.look = ConvLayer(3 * factor**2, dim, 3)
+        self.look = ConvLayer((LOOK.stop - LOOK.start) * LOOK_FACTOR**2, dim, 3)
         self.join = ConvLayer(dim, dim, 3)
-        self.planes = EqualConv(dim, 8 * factor**2, 3, padding=1)
-        self.bias = nn.Parameter(torch.tensor((0.0, 0.0, 0.0, 0.0, 0.0, *_START_LOGITS)))
+        self.shift = ModulatedConv(dim, 4, 3, style_dim, demodulate=False)
+        self.planes = EqualConv(dim, 5 * factor**2, 3, padding=1)
+        self.bias = nn.Parameter(torch.tensor(_START_BIAS))
+        self.mouth = MouthSprites(style_dim)
 
-    def forward(self, x: Tensor, style: Tensor, flows: list[Tensor], rgb: Tensor, photo: Tensor) -> Sketch:
+    def forward(
+        self,
+        x: Tensor,
+        style: Tensor,
+        flows: list[Tensor],
+        rgb: Tensor,
+        layers: PhotoLayers,
+        motion: Tensor | None,
+        *,
+        whole: bool = True,
+    ) -> Sketch:
         """Args:
             x: the last level's map, (B, C, s, s).
             style: (B, W).
             flows: raw flow of every level.
             rgb: the decoder's colours, (B, 3, s, s).
-            photo: (B, 3, S, S), S a multiple of factor·s.
+            layers: of the photo, S a multiple of factor·s.
+            motion: (B, M); None does not move.
+            whole: False leaves out what only `compose` needs.
 
         Returns:
-            Planes of factor·s pixels.
+            Colours and shares of factor·s pixels.
         """
-        size = self.factor * x.shape[-1]
-        photo, offsets = shrink(photo, size), enlarge(torch.tanh(flows[-1][:, :2]), size)
-        cells = F.pixel_unshuffle(warp(photo, offsets), self.factor).to(x.dtype)
-        x = self.join(self.conv(x, style) + self.look(cells))
+        face = None if motion is None else self.face_move(layers, motion)
+        base = base_offsets(torch.tanh(flows[-1][:, :2]), face)
+        seen = look(seen_planes(layers, x.shape[-1]), base[0]).to(x.dtype)
+        x = self.join(self.conv(x, style) + self.look(seen))
+        shift, mouth = self.shift(x, style), move_mouth(self.mouth(style), face)
+        if not whole:
+            return Sketch(flows, rgb, None, *both_offsets(base, shift), mouth)
         planes = F.pixel_shuffle(self.planes(x), self.factor) + self.bias[:, None, None]
-        shift, colours, logits = planes.split((2, 3, 3), dim=1)
-        offsets = offsets + FINE_FLOW * shift.to(offsets.dtype)
-        return Sketch(flows, enlarge(rgb, size) + colours, logits, offsets, warp(photo, offsets))
+        return finish(flows, base, shift, rgb, planes, mouth)
+
+    def face_move(self, layers: PhotoLayers, motion: Tensor) -> FaceMove | None:
+        """What codes (B, M) do to the face; None where they have no known meaning."""
+        if not len(self.displacement):
+            return None
+        steps = torch.atanh(motion.float().clamp(-_LARGEST, _LARGEST)) @ self.displacement.float()
+        return FaceMove.of(layers, steps.unflatten(1, (-1, 2)))
 
 
-def compose(photo: Tensor, sketch: Sketch) -> Tensor:
+def seen_planes(layers: PhotoLayers, size: int) -> Tensor:
+    """What a stage behind a level of `size` pixels looks at, (B, 6, 2·size, 2·size)."""
+    return shrink(layers.planes[:, LOOK], LOOK_FACTOR * size)
+
+
+def look(planes: Tensor, offsets: Tensor) -> Tensor:
+    """`seen_planes` of `LOOK_FACTOR`·s pixels moved by offsets (B, 2, n, n), in cells: (B, 24, s, s)."""
+    return F.pixel_unshuffle(
+        warp(planes.expand(len(offsets), -1, -1, -1), enlarge(offsets, planes.shape[-1])), LOOK_FACTOR
+    )
+
+
+def base_offsets(offsets: Tensor, face: FaceMove | None) -> tuple[Tensor, Tensor]:
+    """Of the upper and the lower layer before the stage's shift, (B, 2, n, n): the face's own, and elsewhere the last
+    level's offsets (B, 2, s, s)."""
+    if face is None:
+        return offsets, offsets
+    offsets = enlarge(offsets, LATTICE_PX)
+    return torch.lerp(offsets, face.upper, face.near), torch.lerp(offsets, face.lower, face.near)
+
+
+def move_mouth(mouth: MouthSketch, face: FaceMove | None) -> MouthSketch:
+    """The mouth with what is known of the movement of skull and jaw in addition."""
+    if face is None:
+        return mouth
+    return MouthSketch(_after(face.skull, mouth.skull), mouth.jaw + face.jaw, mouth.sprites)
+
+
+def finish(
+    flows: list[Tensor], base: tuple[Tensor, Tensor], shift: Tensor, rgb: Tensor, planes: Tensor, mouth: MouthSketch
+) -> Sketch:
+    """The sketch, from `base_offsets`, the stage's shift (B, 4, s, s) of both layers, and its planes (B, 5, f·s, f·s)."""
+    colours = enlarge(rgb, planes.shape[-1]) + planes[:, :3]
+    return Sketch(flows, colours, planes[:, 3:], *both_offsets(base, shift), mouth)
+
+
+def both_offsets(base: tuple[Tensor, Tensor], shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the upper and the lower layer (B, 2, n, n), from `base_offsets` and the stage's shift (B, 4, s, s)."""
+    above, below = enlarge(shift.to(base[0].dtype), base[0].shape[-1]).chunk(2, dim=1)
+    above = UPPER_FLOW * above
+    return base[0] + above, base[1] + above + LOWER_FLOW * below
+
+
+def compose(layers: PhotoLayers, sketch: Sketch) -> Tensor:
     """The picture (B, 3, S, S) of a photo of that size, in the flow's precision."""
-    assert sketch.logits is not None  # the sketch of an output stage
-    assert sketch.offsets is not None
-    assert sketch.warped is not None
-    offsets, size = sketch.offsets, photo.shape[-1]
-    shares = enlarge(shares_of(sketch.logits.to(offsets.dtype)), size)
-    colours = enlarge(sketch.colours.to(offsets.dtype), size)
-    warped = sketch.warped if sketch.warped.shape[-1] == size else warp(photo, enlarge(offsets, size))
-    return mix(shares, photo.to(offsets.dtype), warped, colours)
+    assert sketch.shares is not None  # the sketch of an output stage
+    assert sketch.upper is not None
+    assert sketch.lower is not None
+    assert sketch.mouth is not None
+    size, kind = layers.size, sketch.upper.dtype
+    upper, lower = enlarge(sketch.upper, size), enlarge(sketch.lower, size)
+    high = warp(layers.planes[:, NEAR : BLUE + 1], upper, beyond="reflection")
+    low = warp(layers.planes[:, ALPHA : LOWER + 1], lower, beyond="reflection")
+    above = high[:, 1:2].clamp_min(_TINY)
+    below = torch.minimum(low[:, 4:], 1 - high[:, 1:2])  # a lid covers the eye
+    gap = (1 - above - below).clamp_min(0) * high[:, :1]
+    total = above + below + gap
+    person = (above * high[:, 2:] + below * low[:, :4]) / total  # alpha, and colours times alpha
+    person = person * _below_top(upper)
+    shares = enlarge(shares_of(sketch.shares.to(kind)), size)
+    colours = enlarge(sketch.colours.to(kind), size)
+    person = person + _mouth(layers, sketch.mouth, gap / total, colours, shares[:, 1:])
+    picture = person[:, 1:] + (1 - person[:, :1]) * layers.background
+    return picture + shares[:, :1] * (colours - picture)
 
 
-def mix(shares: Tensor, photo: Tensor, warped: Tensor, colours: Tensor) -> Tensor:
-    """Photo, warped photo and colours (B, 3, S, S) by their shares (B, 3, S, S)."""
-    still, moved, drawn = shares.split(1, dim=1)
-    return still * photo + moved * warped + drawn * colours
+def _mouth(layers: PhotoLayers, mouth: MouthSketch, gap: Tensor, colours: Tensor, own: Tensor) -> Tensor:
+    """What is seen between the lips, (B, 4, S, S): alpha, and colours times alpha.
+
+    Args:
+        layers: of the photo.
+        mouth: see there.
+        gap: how much is seen, (B, 1, S, S).
+        colours: behind everything, (B, 3, S, S).
+        own: how much of it the photo's own inside covers where it has one, (B, 1, S, S).
+    """
+    size, to_mouth = layers.size, layers.to_mouth
+    side = round(_WINDOW * size)
+    corners = _window_corners(mouth.skull, to_mouth, size, side)
+    gap, colours, own = (_cut_out(planes, corners, side) for planes in (gap, colours, own))
+    line = (2 * torch.arange(side, device=gap.device, dtype=gap.dtype) + 1) / size - 1
+    first = torch.tensor(corners, device=gap.device, dtype=gap.dtype) * (2 / size)  # (B, 2)
+    x, y = line + first[:, :1], line + first[:, 1:]
+    x, y = x[:, None].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)
+    places = torch.stack([x, y, torch.ones_like(x)], dim=-1)  # (B, side, side, 3)
+    moved = _after(mouth.skull, to_mouth)  # picture to sprites
+    upper = _read(mouth.sprites[:, :4], places, moved)
+    lower = _read(mouth.sprites[:, 4:], places, moved, mouth.jaw)
+    photo = _read(layers.planes[:, RED : INSIDE + 1], places, _after(inverse_affine(to_mouth), moved))
+    for picture, share in (
+        (lower[:, :3], lower[:, 3:]),
+        (upper[:, :3], upper[:, 3:]),
+        (photo[:, :3], own * photo[:, 4:]),
+    ):
+        colours = colours + share * (picture - colours)
+    return _put_back(torch.cat([gap, gap * colours], dim=1), corners, size)
+
+
+def _cut_out(planes: Tensor, corners: list[tuple[int, int]], side: int) -> Tensor:
+    """A square of each of the planes (B, C, S, S), from its left and top pixel on: (B, C, side, side)."""
+    cuts = zip(planes, corners, strict=True)
+    return torch.stack([plane[:, top : top + side, left : left + side] for plane, (left, top) in cuts])
+
+
+def _put_back(planes: Tensor, corners: list[tuple[int, int]], size: int) -> Tensor:
+    """Squares (B, C, side, side) in planes of `size` pixels that are 0 around them."""
+    room = size - planes.shape[-1]
+    cuts = zip(planes, corners, strict=True)
+    return torch.stack([F.pad(plane, (left, room - left, top, room - top)) for plane, (left, top) in cuts])
+
+
+def _window_corners(skull: Tensor, to_mouth: Tensor, size: int, side: int) -> list[tuple[int, int]]:
+    """Left and top pixel of the square around each mouth of a picture, inside of it."""
+    to_picture = inverse_affine(_after(skull.detach(), to_mouth))
+    middle = (to_picture[:, :, 2].float() + 1) * (size / 2) - side / 2
+    return [tuple(pair) for pair in middle.round().clamp(0, size - side).int().tolist()]
+
+
+def _after(second: Tensor, first: Tensor) -> Tensor:
+    """Affine maps (B, 2, 3), one after the other."""
+    linear = second[:, :, :2] @ first[:, :, :2]
+    return torch.cat([linear, second[:, :, :2] @ first[:, :, 2:] + second[:, :, 2:]], dim=2)
+
+
+def _read(picture: Tensor, places: Tensor, affine: Tensor, shift: Tensor | None = None) -> Tensor:
+    """Planes (B, C, h, w) at places (B, n, n, 3) after an affine map and a shift (B, 2); zeros beyond the edges."""
+    grid = places.flatten(1, 2) @ affine.transpose(1, 2)
+    if shift is not None:
+        grid = grid + shift[:, None]
+    grid = grid.unflatten(1, places.shape[1:3])
+    return F.grid_sample(picture.to(grid.dtype), grid, padding_mode="zeros", align_corners=False)
 
 
 def shares_of(logits: Tensor) -> Tensor:
-    """Shares of photo, warped photo and colours, adding up to 1, exactly 0 or 1 where one of them clearly wins."""
-    wide = torch.softmax(logits, dim=1) * (1 + 2 * _OVERSHOOT) - _OVERSHOOT
-    shares = wide.clamp(0, 1)
-    return shares / shares.sum(1, keepdim=True)
+    """Shares in 0..1, exactly 0 or 1 at the ends."""
+    return (torch.sigmoid(logits) * (1 + 2 * _OVERSHOOT) - _OVERSHOOT).clamp(0, 1)
 
 
-def warp(photo: Tensor, offsets: Tensor) -> Tensor:
-    """The photo (B, 3, S, S) read at each pixel's own place plus an offset (B, 2, S, S) in half pictures.
-
-    No offset is the photo itself, unlike in the published levels. Beyond the edge the edge goes on.
-    """
-    size = photo.shape[-1]
-    line = (2 * torch.arange(size, device=photo.device, dtype=offsets.dtype) + 1) / size - 1
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    grid = torch.stack([x, y], dim=-1) + offsets.permute(0, 2, 3, 1)
-    return F.grid_sample(photo.to(offsets.dtype), grid, padding_mode="border", align_corners=False)
+def _below_top(offsets: Tensor) -> Tensor:
+    """How much is left of the person where offsets (B, 2, S, S) read above the photo, (B, 1, S, S): cut hair fades."""
+    size = offsets.shape[-1]
+    line = (2 * torch.arange(size, device=offsets.device, dtype=offsets.dtype) + 1) / size - 1
+    return (1 + (offsets[:, 1:] + line[:, None] + 1) / _FRINGE).clamp(0, 1)
 
 
 def enlarge(planes: Tensor, size: int) -> Tensor:
@@ -122,17 +340,3 @@ def enlarge(planes: Tensor, size: int) -> Tensor:
     if planes.shape[-1] == size:
         return planes
     return F.interpolate(planes, size=(size, size), mode="bilinear", align_corners=False)
-
-
-def shrink(photo: Tensor, size: int) -> Tensor:
-    """The photo at a whole part of its size, by means of pixels.
-
-    Raises:
-        PhotoError: its size is no multiple of the wanted one.
-    """
-    factor, rest = divmod(photo.shape[-1], size)
-    if rest or not factor or photo.shape[-2] != photo.shape[-1]:
-        raise PhotoError(
-            f"the picture has {photo.shape[-1]} x {photo.shape[-2]} pixels; give a square whose side is a multiple of {size}"
-        )
-    return photo if factor == 1 else F.avg_pool2d(photo, factor)

@@ -10,7 +10,7 @@ import torch
 
 from loquent.face.crop import Square, cut, head_square
 from loquent.models.ifmdm.code_space import before_tanh
-from loquent.models.ifmdm.drawing import PortraitDrawer
+from loquent.models.ifmdm.drawing import PortraitDrawer, to_pixels, to_tensor
 from loquent.models.ifmdm.generate import PortraitMoves
 from loquent.motion.controls import BLINK_CHANNELS, KEPT_CHANNELS
 from loquent.motion.face_model import fit_face
@@ -26,17 +26,6 @@ if TYPE_CHECKING:
 
 _BATCH = 8  # frames drawn at once
 _FADE = 0.06  # of the crop's side, over which it passes into the photo
-
-
-def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
-    """RGB (S, S, 3) as (1, 3, S, S) in [−1, 1]."""
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
-
-
-def to_pixels(pictures: Tensor) -> NDArray[np.uint8]:
-    """(B, 3, S, S) as RGB (B, S, S, 3); what lies outside [−1, 1] is limited."""
-    scaled = ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return scaled.permute(0, 2, 3, 1).cpu().numpy()
 
 
 @torch.no_grad()
@@ -95,7 +84,9 @@ class ImplicitRenderer:
         pixels, square = _scaled(portrait, crop_px, size)
         self._drawer, self._device = drawer, device
         self._photo = pixels
-        self._portrait = drawer.read(to_tensor(cut(pixels, square, crop_px).pixels).to(device))
+        crop = cut(pixels, square, crop_px).pixels
+        landmarks = _in_crop(portrait.face.landmarks, head_square(portrait.face.landmarks), crop_px)
+        self._portrait = drawer.read(to_tensor(crop).to(device), landmarks)
         self._box, self._places = _places(square, crop_px, pixels.shape[1::-1])
         self._share = _fade(self._box, square, pixels.shape[1::-1])
 
@@ -135,6 +126,11 @@ def _scaled(portrait: Portrait, crop_px: int, size: int | None) -> tuple[NDArray
         (square.centre_x + 0.5) * scale_x - 0.5, (square.centre_y + 0.5) * scale_y - 0.5, square.side_px * zoom
     )
     return np.ascontiguousarray(pixels[: new[1] // 2 * 2, : new[0] // 2 * 2], np.uint8), moved
+
+
+def _in_crop(landmarks: NDArray[np.floating], square: Square, crop_px: int) -> NDArray[np.float32]:
+    """Landmarks (478, 2) in pixels of the square's crop, from photo pixels (478, 3)."""
+    return square.from_photo(landmarks)[:, :2] * crop_px + (crop_px - 1) / 2
 
 
 def _places(square: Square, crop_px: int, size: tuple[int, int]) -> tuple[tuple[int, int, int, int], NDArray]:

@@ -1,0 +1,197 @@
+"""What our output stage is given of a portrait besides its pixels: person, background, and where lips and lids part.
+
+An addition to the published network, made once for a portrait from its landmarks. The stage cuts the photo along the
+line of the lips and of each upper lid. What lies above such a line is read by one flow, what lies below by another, and
+so lips part and lids close without stretching what lies between.
+
+Shape letters: B batch, S side of the photo in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from loquent.errors import PhotoError
+from loquent.face.topology import (
+    LEFT_EYE_LOWER,
+    LEFT_EYE_OUTER,
+    LEFT_EYE_UPPER,
+    LIPS_INNER_LOWER,
+    LIPS_INNER_UPPER,
+    RIGHT_EYE_LOWER,
+    RIGHT_EYE_OUTER,
+    RIGHT_EYE_UPPER,
+)
+from loquent.models.ifmdm.landmark_flow import LandmarkField, make_field
+from loquent.render.aperture import Opening, dense_edge
+from loquent.render.matte import split_layers
+from loquent.render.warp import smoothstep
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+# Planes of `PhotoLayers`, such that each flow reads neighbours: the upper one NEAR to BLUE, the lower one ALPHA to LOWER,
+# and what lies in the photo's mouth RED to INSIDE.
+NEAR, UPPER, ALPHA, RED, GREEN, BLUE, LOWER, INSIDE = range(8)
+SPRITE_HALF = (0.40, 0.35)  # of the box that sprites of the mouth fill, interocular distances
+_SPRITE_DOWN = 0.10  # of that box's middle below the corners of the mouth
+
+_EDGE_PX = 1.2  # over which a line passes, in a photo of 256 pixels
+_SPREAD = 0.6  # by which it grows with the distance from the corners, beyond which flows are one again
+_NEAR_ABOVE = -0.35  # of the line between the corners, where the mouth may open, in its widths; below: one width
+_CLOSED = 0.02  # lips closer than this, in interocular distances, are shut
+_INSET = 0.006  # of the lids' lines: lashes belong to the lid
+_EYE_REACH = (0.5, 0.55)  # how far an eye's lower layer goes beside and below, in widths of the eye
+_EYES = ((RIGHT_EYE_UPPER, RIGHT_EYE_LOWER), (LEFT_EYE_UPPER, LEFT_EYE_LOWER))
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoLayers:
+    """A photo taken apart: photo = person + (1 − alpha) · background, in [−1, 1]."""
+
+    planes: Tensor  # (B, 8, S, S): see above; colours are the person's, times alpha
+    background: Tensor  # (B, 3, S, S), completed behind the person
+    to_mouth: Tensor  # (B, 2, 3): from −1 to 1 across the photo to −1 to 1 in the box of the mouth's sprites
+    field: LandmarkField  # of the photos, or of the one photo that all rows are
+
+    @property
+    def size(self) -> int:
+        return self.planes.shape[-1]
+
+    def rows(self, numbers: Tensor) -> PhotoLayers:
+        """Those of some photos of the batch."""
+        return PhotoLayers(
+            self.planes[numbers], self.background[numbers], self.to_mouth[numbers], self.field.rows(numbers)
+        )
+
+    def shrunk(self, size: int) -> PhotoLayers:
+        """The same for a smaller photo, whose side divides this one's."""
+        return PhotoLayers(shrink(self.planes, size), shrink(self.background, size), self.to_mouth, self.field)
+
+    def repeat(self, count: int) -> PhotoLayers:
+        """The same photo `count` times, in the same memory; for a batch of one."""
+        return PhotoLayers(
+            self.planes.expand(count, -1, -1, -1),
+            self.background.expand(count, -1, -1, -1),
+            self.to_mouth.expand(count, -1, -1),
+            self.field,
+        )
+
+    def to(self, device: torch.device | str) -> PhotoLayers:
+        return PhotoLayers(
+            self.planes.to(device), self.background.to(device), self.to_mouth.to(device), self.field.to(device)
+        )
+
+
+def take_apart(pixels: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> PhotoLayers:
+    """Layers of a photo, RGB (S, S, 3), with landmarks (478, 2 or 3) in its pixels."""
+    layers = split_layers(pixels, np.asarray(landmarks, np.float32))
+    photo, background = (x.astype(np.float32) / 127.5 - 1 for x in (pixels, layers.background))
+    alpha = layers.person[..., 3] / np.float32(255)
+    return join_layers(photo[None], background[None], alpha[None], np.asarray(landmarks, np.float32)[None])
+
+
+def join_layers(
+    photos: NDArray[np.float32],
+    backgrounds: NDArray[np.float32],
+    alphas: NDArray[np.float32],
+    landmarks: NDArray[np.float32],
+) -> PhotoLayers:
+    """Layers of photos and backgrounds (B, S, S, 3) in [−1, 1], alphas (B, S, S) and landmarks (B, 478, 2 or 3), pixels."""
+    size = photos.shape[1]
+    planes = np.empty((len(photos), 8, size, size), np.float32)
+    person = photos - (1 - alphas[..., None]) * backgrounds
+    planes[:, RED : BLUE + 1] = person.transpose(0, 3, 1, 2)
+    planes[:, ALPHA] = alphas
+    for plane, points in zip(planes, landmarks, strict=True):
+        plane[[NEAR, UPPER, LOWER, INSIDE]] = mark_openings(points[:, :2], size)
+    return PhotoLayers(
+        torch.from_numpy(planes),
+        torch.from_numpy(np.ascontiguousarray(backgrounds.transpose(0, 3, 1, 2))),
+        torch.from_numpy(np.stack([_mouth_box(points[:, :2], size) for points in landmarks])),
+        LandmarkField.stack([make_field(points, size) for points in landmarks]),
+    )
+
+
+def mark_openings(landmarks: NDArray[np.floating], size: int) -> NDArray[np.float32]:
+    """Where the photo is cut, (4, S, S): near the mouth, of the upper and of the lower layer, between open lips.
+
+    Args:
+        landmarks: (478, 2), pixels.
+        size: side of the photo.
+    """
+    unit = float(np.hypot(*(landmarks[LEFT_EYE_OUTER] - landmarks[RIGHT_EYE_OUTER])))
+    edge = _EDGE_PX * (size / 256) ** 0.5
+    mouth = _mouth_opening(landmarks, unit)
+    u, v, heights, beyond = _seen(mouth, size)
+    softness = edge + _SPREAD * beyond
+    upper = np.clip((heights[..., 0] - v) / softness + 0.5, 0, 1)
+    lower = np.clip((v - heights[..., 1]) / softness + 0.5, 0, 1)
+    length = mouth.frame.length_px
+    within = np.minimum(u, length - u) / length
+    near = np.clip(within / 0.04, 0, 1) * (v > _NEAR_ABOVE * length) * (v < length)
+    inside = near * np.clip(1 - upper - lower - 0.1, 0, 1) / 0.9
+    upper = np.minimum(upper, 1 - lower)
+    for points in _EYES:
+        eye_upper, eye_lower = (dense_edge(landmarks[list(line)]) for line in points)
+        share = _eye_share(Opening.of(eye_upper, eye_lower), size, edge, unit)
+        upper, lower = upper * (1 - share), np.maximum(lower, share)
+    return np.stack([near, upper, lower, inside]).astype(np.float32)
+
+
+def _mouth_opening(landmarks: NDArray[np.floating], unit: float) -> Opening:
+    upper, lower = (dense_edge(landmarks[list(line)]) for line in (LIPS_INNER_UPPER, LIPS_INNER_LOWER))
+    opening = Opening.of(upper, lower)
+    if opening.gap_px < _CLOSED * unit:
+        upper = lower = (upper + lower) / 2
+        return Opening.of(upper, lower)
+    return opening
+
+
+def _seen(opening: Opening, size: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """At each pixel: u, v, v of both edges (S, S, 2), and how far it is beyond the corners."""
+    u, v = opening.frame.grid((0, 0, size, size))
+    beyond = np.maximum(np.maximum(-u, u - opening.frame.length_px), 0)
+    return u, v, opening.heights(u), beyond
+
+
+def _eye_share(eye: Opening, size: int, edge: float, unit: float) -> NDArray[np.float32]:
+    """How much of each pixel is of the layer under the upper lid: eyeball, lower lid, and fading away from these."""
+    _, v, heights, beyond = _seen(eye, size)
+    width = eye.frame.length_px
+    below = np.clip((v - heights[..., 0] - _INSET * unit) / (edge + _SPREAD * beyond) + 0.5, 0, 1)
+    aside = smoothstep(1 - beyond / (_EYE_REACH[0] * width))
+    down = smoothstep(1 - np.maximum(v - heights[..., 1] - 0.1 * width, 0) / (_EYE_REACH[1] * width))
+    return np.asarray(below * aside * down, np.float32)
+
+
+def _mouth_box(landmarks: NDArray[np.floating], size: int) -> NDArray[np.float32]:
+    """(2, 3): from −1 to 1 in the photo to −1 to 1 in the box of the sprites."""
+    points = (landmarks + 0.5) * (2 / size) - 1
+    across = points[LEFT_EYE_OUTER] - points[RIGHT_EYE_OUTER]
+    unit = float(np.hypot(*across))
+    turn = np.array([[across[0], across[1]], [-across[1], across[0]]]) / unit
+    scaled = turn / unit / np.array(SPRITE_HALF)[:, None]
+    corners = (points[LIPS_INNER_UPPER[0]] + points[LIPS_INNER_UPPER[-1]]) / 2
+    shift = -scaled @ corners - np.array([0, _SPRITE_DOWN / SPRITE_HALF[1]])
+    return np.column_stack([scaled, shift]).astype(np.float32)
+
+
+def shrink(photo: Tensor, size: int) -> Tensor:
+    """The photo at a whole part of its size, by means of pixels.
+
+    Raises:
+        PhotoError: its size is no multiple of the wanted one.
+    """
+    factor, rest = divmod(photo.shape[-1], size)
+    if rest or not factor or photo.shape[-2] != photo.shape[-1]:
+        raise PhotoError(
+            f"the picture has {photo.shape[-1]} x {photo.shape[-2]} pixels; give a square whose side is a multiple of {size}"
+        )
+    return photo if factor == 1 else F.avg_pool2d(photo, factor)
