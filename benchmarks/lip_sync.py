@@ -54,6 +54,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--transcripts", type=Path, default=TRANSCRIPTS, help="words that metadata.csv lacks")
     parser.add_argument("--portraits", type=int, default=2, help="portraits of the test split, beside the examples")
+    parser.add_argument(
+        "--recordings", nargs="+", help="names of recordings, such as LJ001-0025; all where none is named"
+    )
     parser.add_argument("--system", default="starter")
     parser.add_argument("--renderer", help="for a system that leaves the choice")
     parser.add_argument("--seed", type=int, default=42)
@@ -65,6 +68,8 @@ def main() -> None:
     by_portrait: dict[str, list[LipFigures]] = {}
     for photo in [*sorted(EXAMPLES.glob("*.jpg")), *test_portraits(args.data, args.portraits)]:
         for recording, words in held_out_speech(args.data, args.transcripts).items():
+            if args.recordings and recording.stem not in args.recordings:
+                continue
             video = args.out / f"{photo.stem}-{recording.stem}.mp4"
             if not video.exists():
                 head.animate(photo, recording, controls, output=video)

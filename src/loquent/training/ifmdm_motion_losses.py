@@ -74,9 +74,8 @@ def varied(
     """Windows in which half of the statistics that are not dropped ask for something else than the corpus does.
 
     Where the deviation is told, the head moves 0.3 to 6 times as far, and the lips somewhat further where the head does.
-    Where the mean is told, the head moves about another pose. What the mean says is only a wish in two thirds of the
-    samples, as in the published settings: in one, all but the head's is the photo's, for lips are to follow speech; in the
-    other it is the hint, as if the window were to stay where the last one ended.
+    Where the mean is told, the head moves about another pose. What the mean says of everything but the head becomes that
+    of the hint or of the photo in two thirds of the samples, as in the published settings: lips are to follow speech.
     """
     count = len(window.motion)
     chance, factor, which = torch.rand(3, count, generator=random).to(window.motion)
@@ -91,19 +90,13 @@ def varied(
     whole = torch.where(changed, _limited(moved), whole)
     statistics = measure(space.of_moves(whole))
     assert window.photo is not None
-    said = _said_mean(whole, space.moves(window.photo), parts, (3 * which).long())
+    others = (space.moves(window.photo), whole[:, 0])
+    said = whole.mean(1)
+    for index, other in enumerate(others):
+        difference = other - said
+        said = said + (difference - difference @ parts.head) * ((3 * which).long() == index)[:, None]
     normal = space.of_moves(whole)
     return replace(window, motion=normal[:, 1:], hint=normal[:, 0], mean=space.of_moves(said), std=statistics.std)
-
-
-def _said_mean(whole: Tensor, photo: Tensor, parts: MoveParts, kind: Tensor) -> Tensor:
-    """What is told of the mean of moves (B, N + 1, M); `kind` (B,): 0 the truth, 1 the photo's but for the head, 2 the
-    hint's."""
-    mean = whole.mean(1)
-    to_photo = photo - mean
-    but_for_head = mean + to_photo - to_photo @ parts.head
-    kinds = torch.stack([mean, but_for_head, whole[:, 0]])
-    return kinds[kind, torch.arange(len(mean))]
 
 
 def _limited(moves: Tensor) -> Tensor:

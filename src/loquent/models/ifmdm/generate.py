@@ -23,7 +23,7 @@ from loquent.models.ifmdm.behaviour import apply_amounts, apply_blinks, pause_la
 from loquent.models.ifmdm.code_space import CodeSpace, MoveParts, before_tanh, lip_factor
 from loquent.models.ifmdm.config import MotionConfig
 from loquent.models.ifmdm.sampling import SamplerSettings, WindowedSampler
-from loquent.models.ifmdm.statistics import Statistics, WindowStart, free, of_controls
+from loquent.models.ifmdm.statistics import STARTER_SETTINGS, Statistics, WindowStart, free, of_controls
 from loquent.models.ifmdm.transformer import MotionDiffusionTransformer
 from loquent.nn.weights import load_exactly, read_weights
 from loquent.types import MOTION_RATE_HZ, Controls, MotionCodes, Portrait
@@ -143,7 +143,7 @@ class ImplicitMotionGenerator:
             overlap=min(OVERLAP, config.num_frames // 4),
         )
         window_s = (config.num_frames - settings.overlap) / MOTION_RATE_HZ
-        statistics = of_controls(controls, window_s, self.statistics)
+        statistics = of_controls(controls, window_s, self.statistics, STARTER_SETTINGS)
         pieces = WindowedSampler(self.network, settings).sample(
             (self._speech(block).to(device) for block in features),
             portrait=self.space.of_moves(portrait.photo - portrait.rest).to(device),

@@ -12,7 +12,7 @@ from loquent.models.ifmdm.config import AutoencoderConfig, MotionConfig
 from loquent.models.ifmdm.drawing import PortraitDrawer
 from loquent.models.ifmdm.generate import SPACE, ImplicitMotionGenerator
 from loquent.models.ifmdm.portrait import ImplicitRenderer, PortraitReader
-from loquent.models.ifmdm.statistics import Statistics, get_setting
+from loquent.models.ifmdm.statistics import STARTER_SETTINGS, Statistics, get_setting
 from loquent.models.ifmdm.weights import load_autoencoder, load_steering
 from loquent.options import parse_options
 from loquent.speech.encoder import SUBFRAMES, LogMelEncoder
@@ -42,12 +42,12 @@ class IfmdmOptions:
     motion_std: float | None = None  # 0.06 is that of everyday speech
 
     def __post_init__(self) -> None:
-        get_setting(self.statistics)
+        get_setting(self.statistics, STARTER_SETTINGS)
         if self.motion_std is not None and not 0 < self.motion_std <= 10:
             raise ControlsError(f"motion_std is {self.motion_std}; choose a number above 0 and up to 10")
 
     def rule(self) -> StatisticsRule:
-        setting = get_setting(self.statistics)
+        setting = get_setting(self.statistics, STARTER_SETTINGS)
 
         def statistics(start: WindowStart) -> Statistics:
             asked = setting(start)
