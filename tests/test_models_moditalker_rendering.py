@@ -170,8 +170,8 @@ def test_renderer_gives_a_frame_for_every_row(networks: VideoNetworks, portrait:
 
 
 def test_the_same_seed_gives_the_same_frames(networks: VideoNetworks, portrait: Portrait):
-    videos = [np.stack(list(VideoRenderer(networks, portrait, seed=3).render(_motion(6)))) for _ in range(2)]
-    np.testing.assert_array_equal(*videos)
+    first, again = (np.stack(list(VideoRenderer(networks, portrait, seed=3).render(_motion(6)))) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
 
 
 def test_windows_continue_what_was_painted():

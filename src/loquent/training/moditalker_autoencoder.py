@@ -205,7 +205,8 @@ class PainterLoss:
         height, width = (side // network.config.patch_px for side in painted.real.shape[2:])
         cells = painted.corners * (network.config.side // GRID)
         sketch = torch.tanh(network.painter.sketch(tokens_of_boxes(tokens, cells, (height, width)))).float()
-        small, weights = (F.adaptive_avg_pool2d(value, sketch.shape[2:]) for value in (painted.real, focus))
+        factor = painted.real.shape[3] // sketch.shape[3]
+        small, weights = (F.avg_pool2d(value, factor) for value in (painted.real, focus))
         return (weights * (sketch - small).abs()).mean()
 
 

@@ -198,8 +198,8 @@ class MovedPhoto:
         """The photo points (rows, columns, 2) that show at the lattice's points."""
         lattice = self._lattice
         displacement = field.displacement(shift, pose).reshape(lattice.num_rows, lattice.num_columns, 2)
-        field, points = unfold(displacement, lattice.step_px), lattice.points()
-        return invert(field, lattice, points, inversion_start(field, lattice, points))
+        steady, points = unfold(displacement, lattice.step_px), lattice.points()
+        return invert(steady, lattice, points, inversion_start(steady, lattice, points))
 
     def mouth(self, layers: Layers, corner: tuple[int, int], size: int) -> NDArray[np.uint8]:
         """What the network is shown round the mouth, (h, w, MOUTH_CHANNELS): a box of the crop of `size` x `size`.
