@@ -215,7 +215,8 @@ class _Output:
         planes = F.pixel_shuffle(self._planes(x).contiguous(), self._factor)
         shift = F.conv2d(x * next(styles)[:, :, None, None], self._shift, padding=1)
         sketch = finish([], base, shift, rgb, planes, move_mouth(self._stage.mouth(latent), face))
-        return compose(portrait.layers.repeat(len(x)), sketch)
+        # One at a time, for the planes of a single picture stay in the cache.
+        return torch.cat([compose(portrait.layers, sketch.row(number)) for number in range(len(x))])
 
 
 @dataclass(frozen=True, eq=False)

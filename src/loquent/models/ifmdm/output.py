@@ -68,6 +68,13 @@ class Sketch:
     lower: Tensor | None = None  # the same of the lower layer
     mouth: MouthSketch | None = None
 
+    def row(self, number: int) -> Sketch:
+        """Of one picture of the batch, without the levels' flows."""
+        one = slice(number, number + 1)
+        shares, upper, lower = (None if x is None else x[one] for x in (self.shares, self.upper, self.lower))
+        mouth = self.mouth and MouthSketch(self.mouth.skull[one], self.mouth.jaw[one], self.mouth.sprites[one])
+        return Sketch([], self.colours[one], shares, upper, lower, mouth)
+
 
 @dataclass(frozen=True, eq=False)
 class FaceMove:
@@ -246,35 +253,38 @@ def compose(layers: PhotoLayers, sketch: Sketch) -> Tensor:
     above = high[:, 1:2].clamp_min(_TINY)
     below = torch.minimum(low[:, 4:], 1 - high[:, 1:2])  # a lid covers the eye
     gap = (1 - above - below).clamp_min(0) * high[:, :1]
-    total = above + below + gap
-    person = (above * high[:, 2:] + below * low[:, :4]) / total  # alpha, and colours times alpha
-    person = person * _below_top(upper)
-    shares = enlarge(shares_of(sketch.shares.to(kind)), size)
-    colours = enlarge(sketch.colours.to(kind), size)
-    person = person + _mouth(layers, sketch.mouth, gap / total, colours, shares[:, 1:])
-    picture = person[:, 1:] + (1 - person[:, :1]) * layers.background
-    return picture + shares[:, :1] * (colours - picture)
+    scale = 1 / (above + below + gap)
+    left = _below_top(upper) * scale
+    person = torch.addcmul(high[:, 2:] * (above * left), low[:, :4], below * left)  # alpha, and colours times alpha
+    shares, colours = shares_of(sketch.shares.to(kind)), sketch.colours.to(kind)
+    _add_mouth(person, layers, sketch.mouth, gap * scale, torch.cat([colours, shares[:, 1:]], dim=1))
+    picture = torch.addcmul(person[:, 1:], 1 - person[:, :1], layers.background)
+    if not torch.is_grad_enabled() and not shares[:, :1].any():
+        return picture
+    return picture + enlarge(shares[:, :1], size) * (enlarge(colours, size) - picture)
 
 
-def _mouth(layers: PhotoLayers, mouth: MouthSketch, gap: Tensor, colours: Tensor, own: Tensor) -> Tensor:
-    """What is seen between the lips, (B, 4, S, S): alpha, and colours times alpha.
+def _add_mouth(person: Tensor, layers: PhotoLayers, mouth: MouthSketch, gap: Tensor, drawn: Tensor) -> None:
+    """Adds what is seen between the lips to a person (B, 4, S, S) of alpha and colours times alpha, in place.
 
     Args:
+        person: see there.
         layers: of the photo.
         mouth: see there.
         gap: how much is seen, (B, 1, S, S).
-        colours: behind everything, (B, 3, S, S).
-        own: how much of it the photo's own inside covers where it has one, (B, 1, S, S).
+        drawn: colours behind everything, and how much of these the photo's own inside covers, (B, 4, s, s).
     """
     size, to_mouth = layers.size, layers.to_mouth
     side = round(_WINDOW * size)
     corners = _window_corners(mouth.skull, to_mouth, size, side)
-    gap, colours, own = (_cut_out(planes, corners, side) for planes in (gap, colours, own))
     line = (2 * torch.arange(side, device=gap.device, dtype=gap.dtype) + 1) / size - 1
     first = torch.tensor(corners, device=gap.device, dtype=gap.dtype) * (2 / size)  # (B, 2)
     x, y = line + first[:, :1], line + first[:, 1:]
     x, y = x[:, None].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)
     places = torch.stack([x, y, torch.ones_like(x)], dim=-1)  # (B, side, side, 3)
+    colours, own = F.grid_sample(drawn, places[..., :2], padding_mode="border", align_corners=False).split(
+        (3, 1), dim=1
+    )
     moved = _after(mouth.skull, to_mouth)  # picture to sprites
     upper = _read(mouth.sprites[:, :4], places, moved)
     lower = _read(mouth.sprites[:, 4:], places, moved, mouth.jaw)
@@ -285,20 +295,9 @@ def _mouth(layers: PhotoLayers, mouth: MouthSketch, gap: Tensor, colours: Tensor
         (photo[:, :3], own * photo[:, 4:]),
     ):
         colours = colours + share * (picture - colours)
-    return _put_back(torch.cat([gap, gap * colours], dim=1), corners, size)
-
-
-def _cut_out(planes: Tensor, corners: list[tuple[int, int]], side: int) -> Tensor:
-    """A square of each of the planes (B, C, S, S), from its left and top pixel on: (B, C, side, side)."""
-    cuts = zip(planes, corners, strict=True)
-    return torch.stack([plane[:, top : top + side, left : left + side] for plane, (left, top) in cuts])
-
-
-def _put_back(planes: Tensor, corners: list[tuple[int, int]], size: int) -> Tensor:
-    """Squares (B, C, side, side) in planes of `size` pixels that are 0 around them."""
-    room = size - planes.shape[-1]
-    cuts = zip(planes, corners, strict=True)
-    return torch.stack([F.pad(plane, (left, room - left, top, room - top)) for plane, (left, top) in cuts])
+    for row, (left, top) in enumerate(corners):
+        window = (row, slice(None), slice(top, top + side), slice(left, left + side))
+        person[window] += gap[window] * torch.cat([torch.ones_like(colours[row, :1]), colours[row]])
 
 
 def _window_corners(skull: Tensor, to_mouth: Tensor, size: int, side: int) -> list[tuple[int, int]]:
