@@ -65,7 +65,10 @@ def _transformer(state: State, name: str, config: AutoencoderConfig, x: Tensor) 
     batch, frames, side, _, dim = x.shape
     for layer in range(config.num_layers):
         base = f"{name}.layers.{layer}"
-        in_time, in_space = _time_angles(frames, config.head_dim), _space_angles(side, config.head_dim)
+        in_time, in_space = (
+            angles.to(x.device)
+            for angles in (_time_angles(frames, config.head_dim), _space_angles(side, config.head_dim))
+        )
         along = x.permute(0, 2, 3, 1, 4).reshape(-1, frames, dim)
         along = along + _attention(state, f"{base}.time_attention", along, config.num_heads, in_time)
         x = along.reshape(batch, side, side, frames, dim).permute(0, 3, 1, 2, 4)
@@ -108,7 +111,7 @@ def decode(state: State, config: AutoencoderConfig, latent: Tensor) -> Tensor:
     """(B, L, P) to (B, 3, T, R, R)."""
     side, frames = config.side, config.num_frames
     pictures = latent.split([side * side, frames * side, frames * side], -1)
-    volume = torch.zeros(len(latent), config.channels, frames, side, side)
+    volume = torch.zeros(len(latent), config.channels, frames, side, side, device=latent.device)
     for plane, picture, axis in zip(("xy", "yt", "xt"), pictures, (2, 3, 4), strict=True):
         picture = picture.reshape(*latent.shape[:2], -1, side)
         spread = F.conv2d(picture, state[f"from_latent.{plane}.weight"], state[f"from_latent.{plane}.bias"])
@@ -168,11 +171,11 @@ def denoise(
     state: State, config: UNetConfig, x: Tensor, timestep: Tensor, landmark: Tensor, pose: Tensor, identity: Tensor
 ) -> Tensor:
     """One pass of the network, (B, L, P)."""
-    frequencies = torch.exp(-math.log(10000) * torch.arange(config.dim // 2) / (config.dim // 2))
+    frequencies = torch.exp(-math.log(10000) * torch.arange(config.dim // 2, device=x.device) / (config.dim // 2))
     angles = timestep[:, None].float() * frequencies
     embedding = torch.cat([angles.cos(), angles.sin()], -1)
     embedding = _linear(state, "time2", F.silu(_linear(state, "time1", embedding)))
-    missing = torch.zeros(*identity.shape[:2], x.shape[-1] - identity.shape[-1])
+    missing = torch.zeros(*identity.shape[:2], x.shape[-1] - identity.shape[-1], device=x.device)
     whole = torch.cat([x, landmark, pose, torch.cat([identity, missing], -1)], 1)
     side, frames = config.side, config.num_frames
     pictures = whole.split([side * side, frames * side, frames * side], -1)
@@ -239,7 +242,7 @@ def sample_window(
     x = bars[begin].sqrt().float() * still + (1 - bars[begin]).sqrt().float() * noises()
     grid = torch.linspace(-1, 999, steps + 1).int().tolist()[::-1]
     for now, after in list(itertools.pairwise(grid))[int(steps * (1 - strength)) :]:
-        noise = denoise(denoiser, unet, x, torch.tensor([now]), landmark, hidden, identity)
+        noise = denoise(denoiser, unet, x, torch.tensor([now], device=x.device), landmark, hidden, identity)
         bar = bars[now]
         clean = ((1 / bar).sqrt().float() * x - (1 / bar - 1).sqrt().float() * noise).clamp(-1, 1)
         if after < 0:

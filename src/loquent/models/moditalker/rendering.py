@@ -10,6 +10,7 @@ box round the mouth.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,6 +24,7 @@ from loquent.errors import MotionError
 from loquent.models.moditalker import landmarks as space
 from loquent.models.moditalker.autoencoder import TriplaneAutoencoder
 from loquent.models.moditalker.config import GRID, AutoencoderConfig, UNetConfig
+from loquent.models.moditalker.fast import fast_autoencoder, fast_unet
 from loquent.models.moditalker.moved_photo import MovedPhoto, cut_crop, mouth_corners, to_crop, with_base
 from loquent.models.moditalker.painter import Paint
 from loquent.models.moditalker.pictures import dots_to_clip, draw_dots, hide_lower_face, to_clip
@@ -33,6 +35,7 @@ from loquent.models.moditalker.video_sampling import (
     VideoSettings,
     check_planes,
     encode_frames,
+    encode_still,
     guided,
 )
 from loquent.nn.weights import load_exactly, read_weights
@@ -41,6 +44,7 @@ from loquent.render.person import scaled_photo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -184,6 +188,8 @@ class VideoRenderer:
         pixels, landmarks = scaled_photo(portrait.photo.pixels, portrait.face.landmarks, size)
         self.photo = MovedPhoto(pixels, landmarks)
         self._networks = networks
+        self._pictures, self._dots = (fast_autoencoder(network) for network in (networks.pictures, networks.dots))
+        self._denoiser = fast_unet(networks.denoiser)
         config = networks.pictures.config
         self._num_frames, self._size = config.num_frames, config.size_px
         self._fade_frames = config.num_frames * 3 // 8  # over which a window comes to its own after the one before
@@ -197,7 +203,7 @@ class VideoRenderer:
         self._last: BoxPaint | None = None  # of the last frame drawn
         crop = cut_crop(pixels, self._crop_to_photo, (self._size, self._size))
         still = to_clip(torch.from_numpy(crop).movedim(-1, 0)[None])[:, 0]
-        self._still = encode_frames(networks.pictures, still.expand(self._num_frames, -1, -1, -1))
+        self._still = encode_still(self._pictures, still.to(self._device))
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -220,19 +226,30 @@ class VideoRenderer:
         moves = Moves(canonical, parts[1], parts[2], parts[3].reshape(-1, 2, 2))
         new = self._num_frames if not self._shown else self._num_frames - self._fade_frames
         start = 0
-        while start < len(canonical):
-            yield from self._window(moves.rows(start, start + new))
-            start, new = start + new, self._num_frames - self._fade_frames
+        before: tuple[list[Layers], Future[list[BoxPaint]]] | None = None
+        with ThreadPoolExecutor(1) as painting:  # the photo moves for the next window while the networks paint this one
+            while start < len(canonical):
+                layers, seen, num_known = self._move(moves.rows(start, start + new))
+                paints = painting.submit(self._paint, seen, num_known)
+                if before is not None:
+                    yield from self._finish(*before)
+                before = layers, paints
+                start, new = start + new, self._num_frames - self._fade_frames
+            if before is not None:
+                yield from self._finish(*before)
 
-    def _window(self, moves: Moves) -> Iterator[NDArray[np.uint8]]:
+    def _move(self, moves: Moves) -> tuple[list[Layers], list[Seen], int]:
+        """The moved photo in the new frames of a window, what the networks see of all its frames, the number known."""
         layers = list(self.photo.draw(*moves))
         points = to_crop(self.photo.landmarks_px(*moves[:3]), self._crop_to_photo)
         num_new = len(layers)
         known = self._shown[len(self._shown) - (self._num_frames - num_new) :] if num_new < self._num_frames else []
         seen = [*known, *self._see(layers, points)]
-        paints = self._paint(seen, len(known))
         self._shown = seen[-(self._num_frames - 1) :]
-        for layer, paint in zip(layers, paints, strict=True):
+        return layers, seen, len(known)
+
+    def _finish(self, layers: list[Layers], paints: Future[list[BoxPaint]]) -> Iterator[NDArray[np.uint8]]:
+        for layer, paint in zip(layers, paints.result(), strict=True):
             yield self._compose(layer, paint)
 
     def _see(self, layers: list[Layers], points: NDArray) -> list[Seen]:
@@ -257,10 +274,9 @@ class VideoRenderer:
         seen = seen + seen[-1:] * (self._num_frames - num_real)
         guide, corners, dots, pose = (torch.stack(parts).to(self._device) for parts in zip(*seen, strict=True))
         latent = self._sample(dots, pose)
-        pictures = self._networks.pictures
         rows = slice(max(num_known - 1, 0), num_real)
-        tokens = pictures.decode_tokens(latent)[0, rows]
-        made = pictures.paint(tokens, guide[rows], corners[rows])
+        tokens = self._pictures.decode_tokens(latent)[0, rows]
+        made = self._networks.pictures.paint(tokens, guide[rows], corners[rows])
         colours = made.colour.cpu() if self.photo.tone is None else in_tone(made.colour.cpu(), self.photo.tone)
         paints = [
             BoxPaint(corner, Paint(shares, colour))
@@ -273,20 +289,19 @@ class VideoRenderer:
 
     def _sample(self, dots: Tensor, pose: Tensor) -> Tensor:
         """The latent (1, L, P) of a window, from dot pictures and hidden faces (N, 3, R, R)."""
-        pictures = self._networks.pictures
         conditions = Conditions(
-            landmark=encode_frames(self._networks.dots, dots),
-            pose=encode_frames(pictures, pose),
-            identity=self._still[..., : pictures.config.side**2],
+            landmark=encode_frames(self._dots, dots),
+            pose=encode_frames(self._pictures, pose),
+            identity=self._still[..., : self._pictures.config.side**2],
         )
-        network = guided(self._networks.denoiser, conditions, self._settings.guidance)
+        network = guided(self._denoiser, conditions, self._settings.guidance)
 
         def draw_noise() -> Tensor:
             return torch.randn(self._noise.shape, generator=self._random)[None].to(self._device)
 
         scale = self._networks.scale
         start = self._sampler.start(scale.to_unit(self._still), self._noise[None])
-        made = self._sampler.sample(network, start, draw_noise, self._networks.denoiser.config.prediction)
+        made = self._sampler.sample(network, start, draw_noise, self._denoiser.config.prediction)
         return scale.from_unit(made)
 
     def _compose(self, layers: Layers, box: BoxPaint) -> NDArray[np.uint8]:
