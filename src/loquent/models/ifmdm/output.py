@@ -42,6 +42,7 @@ _SPRITE_PX = (72, 96)
 _SPRITE_CLEAR = -2.0  # start of the sprites' alpha, before the sigmoid
 _WINDOW = 0.375  # side of the square around the mouth in which its inside is drawn, of the picture's
 _FRINGE = 0.06  # of hair above the photo, half pictures
+_OWN_LEAST = 0.9  # share of the photo's own teeth: a mean of all teeth is nearer to any than sharp ones a pixel off
 _TINY = 1e-3
 _LARGEST = 0.999  # of a code, whose tanh is undone
 
@@ -257,7 +258,8 @@ def compose(layers: PhotoLayers, sketch: Sketch) -> Tensor:
     left = _below_top(upper) * scale
     person = torch.addcmul(high[:, 2:] * (above * left), low[:, :4], below * left)  # alpha, and colours times alpha
     shares, colours = shares_of(sketch.shares.to(kind)), sketch.colours.to(kind)
-    _add_mouth(person, layers, sketch.mouth, gap * scale, torch.cat([colours, shares[:, 1:]], dim=1))
+    own = _OWN_LEAST + (1 - _OWN_LEAST) * shares[:, 1:]
+    _add_mouth(person, layers, sketch.mouth, gap * scale, torch.cat([colours, own], dim=1))
     picture = torch.addcmul(person[:, 1:], 1 - person[:, :1], layers.background)
     if not torch.is_grad_enabled() and not shares[:, :1].any():
         return picture
