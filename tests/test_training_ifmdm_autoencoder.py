@@ -11,7 +11,8 @@ from loquent.data.puppets import write_puppets
 from loquent.errors import LoquentError
 from loquent.face.topology import NUM_LANDMARKS
 from loquent.models.ifmdm import get_autoencoder_preset
-from loquent.models.ifmdm.output import MouthSketch, warp
+from loquent.models.ifmdm.landmark_flow import LOWER_SIDE, UPPER_SIDE, warp
+from loquent.models.ifmdm.output import MouthSketch
 from loquent.models.ifmdm.photo_layers import BLUE, RED
 from loquent.models.ifmdm.weights import load_autoencoder
 from loquent.training.ifmdm_autoencoder import (
@@ -19,6 +20,7 @@ from loquent.training.ifmdm_autoencoder import (
     PairTurns,
     SteeredAutoencoder,
     flow_loss,
+    gap_loss,
     grow_steered,
     landmark_basis,
     point_loss,
@@ -28,9 +30,8 @@ from loquent.training.ifmdm_autoencoder import (
 )
 from loquent.training.ifmdm_batches import (
     FRAMES,
-    LOWER_SIDE,
+    GAP_LOWER,
     PAIRS,
-    UPPER_SIDE,
     PairGroups,
     as_floats,
     continue_flow,
@@ -142,6 +143,17 @@ def test_each_layer_answers_for_its_own_landmarks():
     assert not set(UPPER_SIDE) & set(LOWER_SIDE)
 
 
+def test_gaps_count_how_far_the_layers_part():
+    landmarks = torch.rand(1, NUM_LANDMARKS, 2, generator=torch.Generator().manual_seed(0)) * 0.2
+    apart = landmarks.clone()
+    apart[:, GAP_LOWER, 1] += 0.125
+    still, down = torch.zeros(1, 2, 16, 16), torch.zeros(1, 2, 16, 16)
+    down[:, 1] = -0.125
+    assert gap_loss(still, down, landmarks, apart) < 1e-4
+    assert gap_loss(still, still, landmarks, apart) > 0.125 * 64
+    assert gap_loss(down, down, landmarks, landmarks) < 1e-4
+
+
 def test_skull_and_jaw_are_to_follow_nose_and_chin():
     torch.manual_seed(0)
     to_mouth = torch.tensor([[[4.0, 0.5, 0.1], [-0.5, 4.0, -1.0]]])
@@ -187,7 +199,7 @@ def test_a_grown_renderer_begins_near_the_smaller_one(cache):
     groups = PairGroups(cache, 1)
     small = SteeredAutoencoder(TINY, landmark_basis(groups, TINY.motion_dim)).eval()
     config = replace(TINY, size_px=64, channels=(*TINY.channels, 6))
-    large = grow_steered(small, config, groups, fit_steps=60).eval()
+    large = grow_steered(small, config, groups, fit_steps=150).eval()
     pictures = groups.batch(0).pictures[:, :, ::2, ::2].contiguous()
     with torch.no_grad():
         before = small.autoencoder.motion_of(pictures)
@@ -232,3 +244,8 @@ def test_codes_may_be_those_of_another_renderer(cache, tmp_path):
     np.testing.assert_array_equal(read_steering(str(tmp_path)), basis)
     with pytest.raises(LoquentError, match=r"holds no steering\.safetensors"):
         read_steering(str(tmp_path / "none"))
+
+
+def test_senseless_recipes_are_errors():
+    with pytest.raises(LoquentError, match="groups is 0"):
+        replace(RECIPE.presets["starter"], groups=0)

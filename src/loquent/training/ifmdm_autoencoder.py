@@ -115,6 +115,13 @@ class AutoencoderRecipe:
     picture_every: int = 1  # flow and codes alone, which are cheaper, are learnt in the other steps
     vgg: str = ""  # file with VGG-19's weights for the perceptual term; "": the one that needs none
 
+    def __post_init__(self) -> None:
+        if self.groups < 1 or self.picture_every < 1 or not 0 <= self.steered <= 1:
+            raise LoquentError(
+                f"groups is {self.groups}, picture_every {self.picture_every}, steered {self.steered}; the first two are 1 "
+                f"or more, the last is a share from 0 to 1"
+            )
+
 
 class SteeredAutoencoder(nn.Module):
     """The renderer, and the map from landmarks to codes by which it is trained.
@@ -476,7 +483,7 @@ def _begin(config: AutoencoderRecipe, groups: PairGroups | VideoGroups, output: 
 
 
 _STARTER = TrainSettings(
-    steps=4000, learning_rate=3e-3, warmup_steps=100, decay_share=0.5, weight_decay=0.0, betas=(0.9, 0.99),
+    steps=3000, learning_rate=3e-3, warmup_steps=100, decay_share=0.5, weight_decay=0.0, betas=(0.9, 0.99),
     max_grad_norm=2.0, ema_decay=0.998, bfloat16=True, save_every=100, log_every=25,
 )  # fmt: skip
 _PUBLISHED_G = OptimizerSettings(
