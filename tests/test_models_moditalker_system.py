@@ -216,10 +216,11 @@ def test_face_parameters_are_drawn_as_landmarks():
     notes = Notes()
     renderer = LandmarkRenderer(notes, PORTRAIT)  # type: ignore[arg-type]
     motion = replace(Motion.neutral(3), expression=faces(jawOpen=[0, 0.2, 0.4]), rotation=np.full((3, 3), 0.1, "f4"))
+    motion.gaze[:, 1] = 0.2
     assert renderer.size_px == (64, 48)
     assert len(list(renderer.render(motion))) == 3
-    assert notes.codes.values.shape == (3, 210)
-    np.testing.assert_allclose(notes.codes.values[:, 204:], motion.to_vector()[:, 52:58])
+    assert notes.codes.values.shape == (3, 214)
+    np.testing.assert_allclose(notes.codes.values[:, 204:], motion.to_vector()[:, 52:62])
     shape = fit_face(PORTRAIT.face.landmarks)
     canonical = lm.canonical_of_photo(shape) + notes.codes.values[2, :204].reshape(68, 3)
     np.testing.assert_allclose(canonical, lm.canonical_of_expression(shape, motion.expression)[2], atol=1e-5)
