@@ -6,6 +6,7 @@ weights laid out for them, were measured at 2.3 times its speed (docs/moda.md, "
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -24,7 +25,9 @@ _ACTIVATIONS = {
     "tanh": torch.tanh,
 }
 _ROWS = 640  # for which the layout is chosen; any number works
-_MOST_SCORES = 1 << 20  # of attention that are made at once; more would not stay in the processor's cache
+# Scores of attention that are made at once. Larger blocks would leave the processor's cache, and C's allocator would
+# give them back to the system each time: asking for them again took longer than the products.
+_MOST_SCORES = 1 << 18
 _OPERATORS = ("_linear_pointwise", "_reorder_linear_weight", "_convolution_pointwise")
 
 
@@ -119,7 +122,8 @@ def attend_packed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         (T, H·d).
     """
     num_heads, length, dim = q.shape
-    rows = max(1, _MOST_SCORES // length)
+    num_parts = math.ceil(length * length / _MOST_SCORES)
+    rows = math.ceil(length / num_parts)
     out = q.new_empty(length, num_heads, dim)
     for head, (queries, keys, values) in enumerate(zip(q, k, v, strict=True)):
         for part, result in zip(queries.split(rows), out[:, head].split(rows), strict=True):
