@@ -194,7 +194,7 @@ def test_codes_between_two_frames_lead_from_one_to_the_other(implicit, portrait)
     assert whole > 0
     assert steps.max() < 0.5 * whole  # no jump
     away = np.abs(frames - frames[0]).mean((1, 2, 3))
-    assert (np.diff(away) > 0).all()
+    assert (np.diff(away) > -0.01 * whole).all()
 
 
 @pytest.fixture(scope="module")

@@ -67,3 +67,11 @@ def test_stages_train_the_published_weights():
 def test_a_stage_without_weights_is_an_error():
     with pytest.raises(WeightsError, match="stage 'refine' has nothing to train"):
         stage_parameters(Autoencoder(replace(TINY, refine_dim=0)), "refine")
+
+
+def test_the_mouth_is_a_stage_of_the_output_stage():
+    names = stage_parameters(Autoencoder(get_autoencoder_preset("tiny-blend")), "mouth")
+    assert "decoder.output.mouth.texture" in names
+    assert all(name.startswith("decoder.output.mouth.") for name in names)
+    with pytest.raises(WeightsError, match="give the renderer an output stage"):
+        stage_parameters(Autoencoder(TINY), "mouth")

@@ -4,7 +4,8 @@
 
 The data is what `loquent.training.ifmdm_data` made, or a video corpus (`loquent.data.video`, `loquent.data.footage`).
 A run may begin with the renderer of another one, of the same size or of half of it, from which it then grows
-(`--set begin_with=RUN`), and may train the decoder alone (`--set stage=decoder`), which keeps the meaning of codes.
+(`--set begin_with=RUN`), and may train the decoder alone (`--set stage=decoder`), which keeps the meaning of codes, or
+learn the inside of the mouth anew and nothing else (`--set stage=mouth`).
 
 What is added to the published recipe, for it to become presentable in an hour on one core: the exact flow and landmarks
 of drawn people are targets (`flow`, `points`), and for the skull and jaw that carry the mouth's inside (`skull`); pixels
@@ -49,7 +50,7 @@ from loquent.training.ifmdm_batches import (
     side_weights,
 )
 from loquent.training.ifmdm_data import MOUTH, MOVED, SLIDING, STILL, write_sliding_pictures
-from loquent.training.ifmdm_stages import Stage, grow, stage_parameters
+from loquent.training.ifmdm_stages import MOUTH_PART, Stage, grow, stage_parameters
 from loquent.training.image_losses import adversarial_loss, discriminator_loss, slope_difference, total
 from loquent.training.loop import Learner, TrainSettings, train_together
 from loquent.training.machines import join_machines
@@ -478,7 +479,9 @@ def _begin(config: AutoencoderRecipe, groups: PairGroups | VideoGroups, output: 
     is_half = f"autoencoder.decoder.levels.{levels - 1}.up.conv.weight" not in state["ema"]
     half = replace(config.network, size_px=config.network.size_px // 2, channels=config.network.channels[:-1])
     network = SteeredAutoencoder(half if is_half else config.network, basis)
-    load_exactly(network, state["ema"], config.begin_with)
+    anew = f"autoencoder.{MOUTH_PART}" if config.stage == "mouth" else " "
+    fresh = {name: value for name, value in network.state_dict().items() if name.startswith(anew)}
+    load_exactly(network, state["ema"] | fresh, config.begin_with)
     return grow_steered(network, config.network, groups) if is_half else network
 
 

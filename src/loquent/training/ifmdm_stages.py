@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from loquent.models.ifmdm.autoencoder import Autoencoder
 
-Stage = Literal["base", "super_resolution", "decoder", "refine"]
+Stage = Literal["base", "super_resolution", "decoder", "refine", "mouth"]
+MOUTH_PART = "decoder.output.mouth."  # of the output stage, ours
 
 _OUTPUT_INPUT = "decoder.output.conv."  # reads the last level, which is another one after growing
 _BLOCK = re.compile(r"(encoder\.appearance\.blocks\.)(\d+)(\..*)")
@@ -88,8 +89,10 @@ def stage_parameters(network: Autoencoder, stage: Stage) -> dict[str, nn.Paramet
         "super_resolution": _new_parts(network),
         "decoder": ["decoder."],
         "refine": ["decoder.refine."],
+        "mouth": [MOUTH_PART],
     }[stage]
     found = {name: weight for name, weight in network.named_parameters() if name.startswith(tuple(prefixes))}
     if not found:
-        raise WeightsError(f"stage {stage!r} has nothing to train; give the renderer a refine block (refine_dim)")
+        needed = "an output stage (output_dim)" if stage == "mouth" else "a refine block (refine_dim)"
+        raise WeightsError(f"stage {stage!r} has nothing to train; give the renderer {needed}")
     return found

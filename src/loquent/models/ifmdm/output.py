@@ -39,7 +39,8 @@ _OVERSHOOT = 0.02  # shares this near to 0 and 1 become 0 and 1, so that what is
 _START_BIAS = (0.0, 0.0, 0.0, -2.5, 2.0)  # colours, share of the drawn, of the photo's own inside
 _SPRITE_CHANNELS = 16
 _SPRITE_PX = (72, 96)
-_SPRITE_CLEAR = -2.0  # start of the sprites' alpha, before the sigmoid
+# Colour before tanh, and alpha before the sigmoid, from which sprites start: a half clear tooth does not fade for good.
+_UPPER_START, _LOWER_START = (0.3, 0.2, 0.1, 0.0), (0.1, -0.1, -0.1, -1.0)
 _WINDOW = 0.375  # side of the square around the mouth in which its inside is drawn, of the picture's
 _FRINGE = 0.06  # of hair above the photo, half pictures
 _OWN_LEAST = 0.9  # share of the photo's own teeth: a mean of all teeth is nearer to any than sharp ones a pixel off
@@ -102,10 +103,10 @@ class MouthSprites(nn.Module):
 
     def __init__(self, style_dim: int, hidden_dim: int = 128) -> None:
         super().__init__()
-        self.texture = nn.Parameter(torch.randn(_SPRITE_CHANNELS, *_SPRITE_PX))
+        self.texture = nn.Parameter(0.3 * torch.randn(_SPRITE_CHANNELS, *_SPRITE_PX))
         self.tint = StyledConv(_SPRITE_CHANNELS, _SPRITE_CHANNELS, style_dim)
         self.paint = ModulatedConv(_SPRITE_CHANNELS, 8, 1, style_dim, demodulate=False)
-        self.bias = nn.Parameter(torch.tensor((0.0, 0.0, 0.0, _SPRITE_CLEAR) * 2))
+        self.bias = nn.Parameter(torch.tensor((*_UPPER_START, *_LOWER_START)))
         self.hidden = nn.ModuleList([EqualLinear(style_dim, hidden_dim), EqualLinear(hidden_dim, hidden_dim)])
         self.motion = EqualLinear(hidden_dim, 8)
 
