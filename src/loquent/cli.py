@@ -33,8 +33,10 @@ EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
-# Small operations crawl on a busy machine when OpenMP threads spin; must be set before torch is imported.
+# Small operations crawl on a busy machine when threads spin; must be set before torch and numpy are imported. All of
+# numpy's products here are small, and torch's threads are its own.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 app = typer.Typer(
     help="One portrait photo and a speech recording become a video of that person speaking.",

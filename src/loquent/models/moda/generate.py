@@ -61,8 +61,8 @@ class MotionFlowGenerator:
             mean, std = state.pop(_MEAN), state.pop(_STD)
         except KeyError as error:
             raise WeightsError(f"{folder} holds no motion statistics ({error}); restore the folder") from error
-        with torch.device("meta"):  # takes the tensors over, without drawing weights first
-            network = MotionTransformer(config)
+        # Not on the device "meta": torch imports a compiler's worth of modules to initialise there, seconds on a processor.
+        network = MotionTransformer(config)
         load_exactly(network, state, str(folder / _WEIGHTS))
         return MotionFlowGenerator(network.to(device), mean, std)
 
