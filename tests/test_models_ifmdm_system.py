@@ -13,7 +13,7 @@ from loquent.face.analyze import analyze
 from loquent.face.crop import head_square
 from loquent.media.image import read_image
 from loquent.models.ifmdm import Autoencoder, MotionDiffusionTransformer, get_autoencoder_preset, get_motion_preset
-from loquent.models.ifmdm.behaviour import apply_blinks
+from loquent.models.ifmdm.behaviour import FaceMoves, apply_blinks, press_lips
 from loquent.models.ifmdm.code_space import CodeSpace, MoveParts, before_tanh
 from loquent.models.ifmdm.generate import (
     SPACE,
@@ -153,6 +153,19 @@ def test_blinks_close_the_eyes_and_leave_the_rest():
     assert asked[:80, 2].max() < 0.1
 
 
+def test_lips_that_nearly_meet_do_and_open_ones_stay():
+    face = FaceMoves(np.zeros(3), gap=np.array([0.5, 0, 0]), opening=np.array([2.0, 0, 0.4]))
+    moves = np.zeros((4, 3), np.float32)
+    moves[:, 0] = [-0.02, 0.0, 0.03, 0.3]  # gaps of half as much
+    (pressed,) = press_lips([moves], face)
+    gaps = pressed @ face.gap
+    np.testing.assert_allclose(gaps[[0, 1, 3]], [-0.01, 0, 0.15], atol=1e-4)
+    assert gaps[2] < 0.003
+    assert (
+        np.diff([float(next(press_lips([np.array([[x, 0, 0]])], face))[0, 0]) for x in np.linspace(0, 1, 50)]) > 0
+    ).all()
+
+
 def test_codes_rest_in_pauses(implicit, portrait):
     silence = np.zeros((60, 4), np.float32)
     silence[25:40] = 1
@@ -172,14 +185,17 @@ def test_codes_begin_at_the_face_at_rest_where_the_renderer_follows_landmarks(im
     own = before_tanh(read_code(implicit.renderer, portrait))
     read = reader(portrait, 0.0)
     torch.testing.assert_close(read.photo, own)
-    assert read.closing is not None
+    assert read.face is not None
     half = head_square(portrait.face.landmarks).side_px / 2
     gap = portrait.face.landmarks[14, 1] - portrait.face.landmarks[13, 1]  # the example smiles with parted lips
     assert float(own[0] - read.rest[0]) == pytest.approx(gap / half, rel=0.3)
     eye = portrait.face.landmarks[145, 1] - portrait.face.landmarks[159, 1]
-    assert float(-read.closing[2]) == pytest.approx(eye / half, rel=0.3)
+    assert float(-read.face.closing[2]) == pytest.approx(eye / half, rel=0.3)
+    eyes_px = np.linalg.norm(portrait.face.landmarks[33, :2] - portrait.face.landmarks[263, :2])
+    assert float(read.face.gap[0]) == pytest.approx(half / eyes_px, rel=0.1)
+    np.testing.assert_allclose(read.face.opening @ read.face.gap, 1, atol=0.1)
     unsteered = PortraitReader(implicit.renderer, None)(portrait, 0.5)
-    assert unsteered.closing is None
+    assert unsteered.face is None
     torch.testing.assert_close(unsteered.rest, own)
 
 

@@ -8,6 +8,7 @@ Shape letters: T frames, M motion numbers.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,18 @@ if TYPE_CHECKING:
     from loquent.types import Controls
 
     Moves = NDArray[np.float32]
+
+
+_PRESSED = 0.05  # interocular distances: how near to each other lips come together
+
+
+@dataclass(frozen=True, eq=False)
+class FaceMoves:
+    """What moves mean on one face, (M,) each."""
+
+    closing: Moves  # the move that closes the eyes
+    gap: Moves  # move @ gap: distance of the lips beyond that at rest, in interocular distances
+    opening: Moves  # the move of the jaw that parts the lips by one
 
 
 def pause_layer(parts: MoveParts) -> PauseLayer[Moves]:
@@ -52,6 +65,14 @@ def apply_amounts(pieces: Iterable[Moves], controls: Controls, parts: MoveParts)
         amount = values.amount[:, None]
         others = piece - lips - head
         yield (values.lips[:, None] * lips + amount * (values.head[:, None] * head + others)).astype(np.float32)
+
+
+def press_lips(pieces: Iterable[Moves], face: FaceMoves) -> Iterator[Moves]:
+    """Moves (T, M) whose lips meet where they nearly do. A transformer trained for minutes stops a little short."""
+    for piece in pieces:
+        gap = np.maximum(piece @ face.gap, 0)
+        too_wide = gap * np.exp(-((gap / _PRESSED) ** 2))
+        yield (piece - too_wide[:, None] * face.opening).astype(np.float32)
 
 
 def apply_blinks(pieces: Iterable[Moves], controls: Controls, parts: MoveParts, closing: Moves) -> Iterator[Moves]:

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from loquent.errors import WeightsError
-from loquent.models.ifmdm.behaviour import apply_amounts, apply_blinks, pause_layer
+from loquent.models.ifmdm.behaviour import apply_amounts, apply_blinks, pause_layer, press_lips
 from loquent.models.ifmdm.code_space import CodeSpace, MoveParts, before_tanh, lip_factor
 from loquent.models.ifmdm.config import MotionConfig
 from loquent.models.ifmdm.sampling import SamplerSettings, WindowedSampler
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from loquent.models.ifmdm.behaviour import FaceMoves
     from loquent.models.ifmdm.statistics import StatisticsRule
     from loquent.types import SpeechFeatures
 
@@ -62,7 +63,7 @@ class PortraitMoves:
 
     photo: Tensor  # draws the photo as it is
     rest: Tensor  # the face at rest, with what is kept of the photo's expression
-    closing: Tensor | None  # closes the eyes when it is added; None: not known of this renderer
+    face: FaceMoves | None  # None: not known of this renderer
 
 
 ReadPortrait = Callable[[Portrait, float], PortraitMoves]
@@ -124,8 +125,8 @@ class ImplicitMotionGenerator:
         pauses = pause_layer(self.parts)
         moves = pauses.apply(self.sample(pauses.listen(features), read, controls))
         moves = apply_amounts(moves, controls, self.parts)
-        if read.closing is not None:
-            moves = apply_blinks(moves, controls, self.parts, read.closing.numpy())
+        if read.face is not None:
+            moves = apply_blinks(press_lips(moves, read.face), controls, self.parts, read.face.closing)
         for piece in moves:
             yield MotionCodes(np.tanh(piece + read.rest.numpy()), SPACE)
 

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 
 from loquent.face.crop import Square, cut, head_square
+from loquent.models.ifmdm.behaviour import FaceMoves
 from loquent.models.ifmdm.code_space import before_tanh
 from loquent.models.ifmdm.drawing import PortraitDrawer, to_pixels, to_tensor
 from loquent.models.ifmdm.generate import PortraitMoves
 from loquent.motion.controls import BLINK_CHANNELS, KEPT_CHANNELS
-from loquent.motion.face_model import fit_face
+from loquent.motion.face_model import fit_face, lip_gap
+from loquent.types import ARKIT_INDEX, ARKIT_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +24,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from loquent.models.ifmdm.autoencoder import Autoencoder
+    from loquent.motion.face_model import FaceShape
     from loquent.types import MotionCodes, Portrait
 
+_EXAMPLES, _JAW = 400, 0.1  # faces by which a portrait's moves are read, and the weight of a jaw that parts the lips
+_MIDDLE = slice(3, 6)  # of the pairs of lip points
 _BATCH = 8  # frames drawn at once
 _FADE = 0.06  # of the crop's side, over which it passes into the photo
 
@@ -52,14 +57,30 @@ class PortraitReader:
         if self._basis is None:
             return PortraitMoves(photo, photo, None)
         shape = fit_face(portrait.face.landmarks)
+        half = head_square(portrait.face.landmarks).side_px / 2
         rest = np.zeros_like(shape.rest_expression)
         rest[KEPT_CHANNELS] = keep_expression * shape.rest_expression[KEPT_CHANNELS]
-        closed = rest.copy()
-        closed[BLINK_CHANNELS] = 1
-        points = shape.landmarks(np.stack([shape.rest_expression, rest, closed]))[..., :2]
-        half = head_square(portrait.face.landmarks).side_px / 2
-        to_rest, to_closed = torch.from_numpy(np.diff(points, axis=0).reshape(2, -1) / half @ self._basis).float()
-        return PortraitMoves(photo, photo + to_rest, to_closed)
+        points = shape.landmarks(np.stack([shape.rest_expression, rest]))[..., :2]
+        to_rest = torch.from_numpy((points[1] - points[0]).reshape(-1) / half @ self._basis).float()
+        return PortraitMoves(photo, photo + to_rest, self._face_moves(shape, half))
+
+    def _face_moves(self, shape: FaceShape, half_px: float) -> FaceMoves:
+        """What moves mean on a face, from its own landmarks in expressions and poses at random."""
+        rng = np.random.default_rng(0)
+        expressions = 0.5 * rng.random((_EXAMPLES, len(ARKIT_NAMES))) ** 3
+        expressions[:3] = 0
+        expressions[1, BLINK_CHANNELS] = 1
+        expressions[2, ARKIT_INDEX["jawOpen"]] = _JAW
+        turns = 0.1 * rng.standard_normal((_EXAMPLES, 3))
+        turns[:3] = 0
+        points = shape.landmarks(expressions, turns)[..., :2]
+        moves = (points - points[0]).reshape(_EXAMPLES, -1) / half_px @ self._basis
+        gaps = lip_gap(points)[:, _MIDDLE].mean(-1) / shape.scale_px
+        gaps -= gaps[0]
+        reading = np.linalg.lstsq(moves, gaps, rcond=None)[0].astype(np.float32)
+        return FaceMoves(
+            closing=moves[1].astype(np.float32), gap=reading, opening=(moves[2] / gaps[2]).astype(np.float32)
+        )
 
 
 class ImplicitRenderer:
