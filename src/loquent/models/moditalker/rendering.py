@@ -306,23 +306,33 @@ class VideoRenderer:
 
     def _compose(self, layers: Layers, box: BoxPaint) -> NDArray[np.uint8]:
         """A frame (H, W, 3) at the photo's resolution."""
-        left, top, right, bottom = self.photo.face_box
+        frame = layers.base.copy()
+        rows, columns = (np.flatnonzero(layers.near.any(axis)) for axis in (1, 0))
+        if not len(rows):
+            return frame
+        near_box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))  # of the face's box
+        left, top = self.photo.face_box[0] + columns[0], self.photo.face_box[1] + rows[0]
+        near = layers.near[near_box][..., None] * np.float32(1 / 255)
+        height, width = near.shape[:2]
         to_photo = self._crop_to_photo.copy()
         to_photo[:, 2] += to_photo[:, :2] @ (np.array(box.corner[::-1]) * (self._size // GRID))
         to_box = to_photo - np.array([[0, 0, left], [0, 0, top]])
-        size = (right - left, bottom - top)
         shares, colour = (
             cv2.warpAffine(
-                part.permute(1, 2, 0).numpy(), to_box, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+                part.permute(1, 2, 0).numpy(),
+                to_box,
+                (width, height),
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REPLICATE,
             )
             for part in box.paint
         )
-        base = layers.base[top:bottom, left:right].astype(np.float32)
-        parts = (base, layers.upper[..., :3], layers.lower[..., :3], layers.teeth[..., :3], 127.5 * (colour + 1))
+        seen = frame[top : top + height, left : left + width]
+        base = seen.astype(np.float32)
+        moved = (layer[near_box][..., :3] for layer in (layers.upper, layers.lower, layers.teeth))
+        parts = (base, *moved, 127.5 * (colour + 1))
         painted = sum(shares[..., index, None] * part for index, part in enumerate(parts))
-        near = layers.near[..., None] * np.float32(1 / 255)
-        frame = layers.base.copy()
-        frame[top:bottom, left:right] = np.clip(np.rint(base + near * (painted - base)), 0, 255)
+        seen[:] = np.clip(np.rint(base + near * (painted - base)), 0, 255)
         return frame
 
 
