@@ -7,9 +7,9 @@ Of the box round the mouth, in frames (`difference`, `detail`) and in latents (`
 
 - difference: mean |drawn − real| in 0..255, pixels in openings counting most;
 - detail: how much neighbouring pixels of openings differ, over the same of the real frames; 1 is right, less is blurred;
-- latent: mean |drawn − real| in deviations of real latents;
-- spread: Frechet distance of drawn and real latents in the principal directions of real ones, over their variance: 0 if drawn
-  windows are distributed as real ones, whatever belongs to what.
+- latent: root of the mean squared difference of drawn and real, over that of the mean latent and real;
+- spread: Frechet distance of drawn and real latents in the principal directions of real ones, over their variance; 0 if
+  drawn windows are distributed as real ones, whatever belongs to what.
 
 The row `encoded` is what the autoencoder makes of the real frames' own latent, the row `other` of another window's,
 the row `mean` of the mean latent.
@@ -90,12 +90,17 @@ class Statistics:
     def __init__(self, latents: Tensor) -> None:
         flat = latents.flatten(1).double()
         self._middle = flat.mean(0)
-        self.deviation = latents.std(0).clamp(min=1e-3)
+        self._latents = latents
         self._directions = torch.linalg.svd(flat - self._middle, full_matrices=False)[2][:FEATURES].T
         self._real = self._features(latents)
 
     def _features(self, latents: Tensor) -> Tensor:
         return (latents.flatten(1).double() - self._middle) @ self._directions
+
+    def away(self, latents: Tensor) -> float:
+        """How far latents are from the real ones of the same windows; 1 as far as their mean."""
+        real = self._latents
+        return float((latents - real).square().mean().sqrt() / (real - real.mean(0)).square().mean().sqrt())
 
     def spread(self, latents: Tensor) -> float:
         """Frechet distance |m₁ − m₂|² + tr(C₁ + C₂ − 2·(C₁·C₂)^½), over the real windows' own variance."""
@@ -110,11 +115,9 @@ class Statistics:
 def report(name: str, scenes: Sequence[Scene], latents: Tensor, statistics: Statistics, seconds: float) -> None:
     """Prints one row."""
     rows = np.array([scene.measure(latent[None]) for scene, latent in zip(scenes, latents, strict=True)])
-    real = torch.cat([scene.latent for scene in scenes])
-    away = float(((latents - real).abs() / statistics.deviation).mean())
     print(
         f"{name:36} difference {rows[:, 0].mean():6.2f}   detail {rows[:, 1].sum() / rows[:, 2].sum():5.2f}   "
-        f"latent {away:5.2f}   spread {statistics.spread(latents):5.2f}   {1000 * seconds:6.0f} ms a window",
+        f"latent {statistics.away(latents):5.2f}   spread {statistics.spread(latents):5.2f}   {1000 * seconds:6.0f} ms a window",
         flush=True,
     )
 
