@@ -237,4 +237,5 @@ def _near(points: NDArray, unit: float) -> NDArray[np.float32]:
     away = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5) * (2 / fine / unit)
     full, none = _HAND_OVER
     near = smoothstep((none - away) / (none - full))
-    return cv2.resize(near.astype(np.float32), (LATTICE_PX, LATTICE_PX), interpolation=cv2.INTER_AREA)[None]
+    small = cv2.resize(near.astype(np.float32), (LATTICE_PX, LATTICE_PX), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.float32)[None]

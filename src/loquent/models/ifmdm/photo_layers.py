@@ -93,7 +93,7 @@ def take_apart(pixels: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> Ph
     """Layers of a photo, RGB (S, S, 3), with landmarks (478, 2 or 3) in its pixels."""
     layers = split_layers(pixels, np.asarray(landmarks, np.float32))
     photo, background = (x.astype(np.float32) / 127.5 - 1 for x in (pixels, layers.background))
-    alpha = layers.person[..., 3] / np.float32(255)
+    alpha = np.asarray(layers.person[..., 3] / 255, np.float32)
     return join_layers(photo[None], background[None], alpha[None], np.asarray(landmarks, np.float32)[None])
 
 
