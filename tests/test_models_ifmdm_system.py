@@ -284,7 +284,8 @@ def test_the_first_frame_is_the_networks_picture_in_the_photo(implicit, portrait
     frames = list(renderer.render(MotionCodes(np.repeat(code, 11, 0), SPACE)))
     assert len(frames) == 11
     assert frames[0].shape == (height, width, 3)
-    np.testing.assert_array_equal(frames[0], frames[10])
+    # They are drawn in batches of different sizes, which may round otherwise.
+    np.testing.assert_allclose(frames[0].astype(int), frames[10].astype(int), atol=1)
 
 
 @pytest.mark.parametrize("size", [None, 300])
