@@ -3,7 +3,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loquent.errors import ControlsError, LoquentError
@@ -61,6 +61,7 @@ def test_what_is_said_does_not_depend_on_how_the_times_are_cut():
 @given(
     st.lists(st.tuples(st.floats(0.2, 2.0), st.floats(-30, 30)), min_size=2, max_size=8),
 )
+@example([(1.0, 19.0), (2.0, 17.0), (0.21875, 0.0)])  # a slope of three times the smaller secant goes beyond the key
 def test_head_angles_pass_their_rows_and_do_not_jerk(keys):
     times_s = np.cumsum([gap_s for gap_s, _ in keys])
     rows = [{"time_s": t, "head_yaw_deg": deg} for t, (_, deg) in zip(times_s, keys, strict=True)]

@@ -306,7 +306,7 @@ def smooth_curve(times_s: NDArray, keys_s: NDArray, values: Iterable[float]) -> 
     """A curve through keys that never jerks: speed and acceleration are continuous, and it rests where keys repeat.
 
     Quintic Hermite pieces without acceleration at the keys, the slopes those of the monotone cubic (Fritsch and Butland
-    1984), so that it turns only at keys. Held beyond the ends.
+    1984) up to twice the smaller secant, beyond which a quintic overshoots: so it turns only at keys. Held beyond the ends.
     """
     y = np.asarray(values, np.float64)
     if len(y) == 1:
@@ -317,6 +317,8 @@ def smooth_curve(times_s: NDArray, keys_s: NDArray, values: Iterable[float]) -> 
     same_way = secants[:-1] * secants[1:] > 0
     left, right = (2 * steps[1:] + steps[:-1])[same_way], (steps[1:] + 2 * steps[:-1])[same_way]
     slopes[1:-1][same_way] = (left + right) / (left / secants[:-1][same_way] + right / secants[1:][same_way])
+    steepest = 2 * np.minimum(np.abs(secants[:-1]), np.abs(secants[1:]))
+    slopes[1:-1] = np.clip(slopes[1:-1], -steepest, steepest)
     at = np.clip(np.searchsorted(keys_s, times_s, side="right") - 1, 0, len(steps) - 1)
     u = np.clip((times_s - keys_s[at]) / steps[at], 0, 1)
     risen = minimum_jerk(u)
