@@ -117,11 +117,12 @@ class ImplicitRenderer:
         return self._photo.shape[1], self._photo.shape[0]
 
     def render(self, motion: MotionCodes) -> Iterator[NDArray[np.uint8]]:
-        """Yields one RGB frame (H, W, 3) for each row of codes; the same wherever motion is cut into pieces."""
+        """Yields one RGB frame (H, W, 3) for each row of codes."""
         for start in range(0, len(motion), _BATCH):
             codes = motion.values[start : start + _BATCH]
-            # A batch of another size is rounded otherwise, so the last one is filled up.
-            full = torch.from_numpy(np.pad(codes, ((0, _BATCH - len(codes)), (0, 0)), mode="edge")).to(self._device)
+            # A batch of another size is rounded otherwise, so the last one of several is filled up.
+            room = _BATCH - len(codes) if start else 0
+            full = torch.from_numpy(np.pad(codes, ((0, room), (0, 0)), mode="edge")).to(self._device)
             for picture in to_pixels(self._drawer.draw(self._portrait, full)[: len(codes)]):
                 yield self._into_photo(picture)
 
