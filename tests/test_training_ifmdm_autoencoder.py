@@ -9,20 +9,24 @@ from safetensors.torch import save_file
 
 from loquent.data.puppets import write_puppets
 from loquent.errors import LoquentError
-from loquent.face.topology import NUM_LANDMARKS
-from loquent.models.ifmdm import get_autoencoder_preset
-from loquent.models.ifmdm.landmark_flow import LOWER_SIDE, UPPER_SIDE, warp
-from loquent.models.ifmdm.output import MouthSketch
+from loquent.face.topology import CHIN, NUM_LANDMARKS
+from loquent.models.ifmdm import Discriminator, get_autoencoder_preset
+from loquent.models.ifmdm.landmark_flow import LOWER_SIDE, POINTS, UPPER_SIDE, warp
+from loquent.models.ifmdm.output import MouthSketch, mouth_move
 from loquent.models.ifmdm.photo_layers import BLUE, RED
 from loquent.models.ifmdm.weights import load_autoencoder
 from loquent.training.ifmdm_autoencoder import (
     RECIPE,
+    FaceFeatures,
     PairTurns,
     SteeredAutoencoder,
+    cut_out,
     flow_loss,
     gap_loss,
     grow_steered,
+    judge_config,
     landmark_basis,
+    mouths,
     point_loss,
     read_steering,
     share_loss,
@@ -154,17 +158,66 @@ def test_gaps_count_how_far_the_layers_part():
     assert gap_loss(down, down, landmarks, landmarks) < 1e-4
 
 
-def test_skull_and_jaw_are_to_follow_nose_and_chin():
-    torch.manual_seed(0)
-    to_mouth = torch.tensor([[[4.0, 0.5, 0.1], [-0.5, 4.0, -1.0]]])
-    source = torch.rand(1, NUM_LANDMARKS, 2) - 0.5
+def test_skull_and_jaw_are_to_go_where_landmarks_carry_them(cache):
+    batch = PairGroups(cache, 1, layered=True).batch(0)
+    layers, source = batch.layers, batch.landmarks[:1]
+    assert layers is not None
     target = source + torch.tensor([0.05, -0.02])
-    moved = to_mouth[:, :, :2] @ torch.tensor([-0.05, 0.02])
-    skull = torch.cat([torch.eye(2)[None], moved[:, :, None]], dim=2)
-    assert skull_loss(MouthSketch(skull, torch.zeros(1, 2), skull), to_mouth, source, target) < 0.1
-    assert skull_loss(MouthSketch(skull, torch.ones(1, 2), skull), to_mouth, source, target) > 10
+    target[:, CHIN, 1] += 0.1
+    skull, jaw = mouth_move(layers, (target - source)[:, list(POINTS)])
+    none = torch.zeros(1, 8, 4, 4)
+    assert skull_loss(MouthSketch(skull, jaw, none), layers, source, target) < 1e-4
+    assert skull_loss(MouthSketch(skull, jaw + 0.5, none), layers, source, target) > 1
     still = torch.eye(2, 3)[None]
-    assert skull_loss(MouthSketch(still, torch.zeros(1, 2), skull), to_mouth, source, target) > 1
+    assert skull_loss(MouthSketch(still, jaw, none), layers, source, target) > 0.5
+
+
+def test_the_judge_sees_real_pictures_but_for_the_mouths_inside(cache):
+    batch = PairGroups(cache, 1).batch(0)
+    batch.kinds[:] = MOVED
+    batch.kinds[1, 60:68, 60:68] = MOUTH
+    batch.landmarks[:] = 0.0
+    wanted = batch.pictures[batch.targets()]
+    fake, real = mouths(torch.ones_like(wanted), wanted, batch)
+    assert fake.shape == real.shape == (4, 3, 64, 64)
+    torch.testing.assert_close(real, wanted[:, :, 96:160, 96:160])
+    torch.testing.assert_close(fake[1:], real[1:])
+    torch.testing.assert_close(fake[0, :, :20], real[0, :, :20])
+    torch.testing.assert_close(fake[0, :, 28:36, 28:36], torch.ones(3, 8, 8))
+
+
+def test_the_judge_begins_when_it_is_told_to(cache):
+    recipe = replace(RECIPE.presets["debug"], judge_from=3)
+    groups = PairGroups(cache, 1, layered=True)
+    batch = groups.batch(0)
+    networks = {
+        "renderer": SteeredAutoencoder(recipe.network, landmark_basis(groups, recipe.network.motion_dim)),
+        "judge": Discriminator(judge_config(recipe.network)),
+    }
+    turns = PairTurns(recipe, structure_distance)
+    names = [[name for name, _ in turns(networks, batch, torch.Generator().manual_seed(0), step)] for step in (2, 3)]
+    assert names == [["renderer"], ["renderer", "judge"]]
+
+
+def test_places_are_cut_out_in_whole_pixels_within_the_picture():
+    pictures = torch.arange(64.0).view(1, 1, 1, 64).expand(2, 1, 64, 64)
+    cut = cut_out(pictures, torch.tensor([[0.01, 0.0], [5.0, -5.0]]))
+    assert cut.shape == (2, 1, 16, 16)
+    assert cut[0, 0, 0].tolist() == list(range(24, 40))
+    assert cut[1, 0, 0].tolist() == list(range(48, 64))
+
+
+def test_features_see_a_mouth_that_differs(cache):
+    batch = PairGroups(cache, 1).batch(0)
+    features = FaceFeatures()
+    real = batch.pictures[:1]
+    assert features(real, real, batch.landmarks[:1]) == 0
+    made = real.clone().requires_grad_()
+    away = features(real, made + 0.3, batch.landmarks[:1])
+    away.backward()
+    assert away > 0.02
+    assert made.grad is not None
+    assert made.grad.abs().max() > 0
 
 
 def test_drawn_colours_cost_where_the_photo_serves():

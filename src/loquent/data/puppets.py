@@ -42,7 +42,7 @@ def write_puppets(folder: Path, size_px: int = 64, people: int = 3, seed: int = 
 
 
 def _clips(person: str, size_px: int, rng: np.random.Generator) -> list[VideoClip]:
-    shape = fit_face(_neutral_landmarks(size_px, rng))
+    shape = fit_face(neutral_landmarks(size_px, rng))
     colours = rng.integers(60, 220, (4, 3)).tolist()  # background, skin, lips and eyes
     clips = []
     for kind, num_frames in (("photo", 1), ("speech", _SPEECH_FRAMES), ("free", _FREE_FRAMES)):
@@ -63,7 +63,7 @@ def _clips(person: str, size_px: int, rng: np.random.Generator) -> list[VideoCli
     return clips
 
 
-def _neutral_landmarks(size_px: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def neutral_landmarks(size_px: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """A face of its own proportions that looks ahead, (478, 3) in pixels."""
     points = face_tables().neutral * rng.uniform(0.9, 1.1, 3)
     assert points.shape == (NUM_LANDMARKS, 3)

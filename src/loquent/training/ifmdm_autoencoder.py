@@ -31,11 +31,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from loquent.errors import LoquentError
-from loquent.face.topology import NUM_LANDMARKS
+from loquent.face.landmarker import RIGHT_EYELIDS
+from loquent.face.topology import LEFT_EYE_LOWER, LEFT_EYE_UPPER, LIPS, NUM_LANDMARKS
 from loquent.models.ifmdm import Appearance, Autoencoder, Discriminator, get_autoencoder_preset
-from loquent.models.ifmdm.config import AutoencoderConfig
-from loquent.models.ifmdm.landmark_flow import JAW, LOWER_SIDE, POINTS, SKULL, UPPER_SIDE
-from loquent.models.ifmdm.output import LOOK_FACTOR, compose
+from loquent.models.ifmdm.config import SMALLEST_PX, AutoencoderConfig
+from loquent.models.ifmdm.landmark_flow import LOWER_SIDE, POINTS, UPPER_SIDE
+from loquent.models.ifmdm.output import LOOK_FACTOR, compose, mouth_move
 from loquent.models.ifmdm.photo_layers import SPRITE_HALF, shrink
 from loquent.models.ifmdm.weights import STEERING, load_steering, save_autoencoder
 from loquent.nn.weights import load_exactly
@@ -55,7 +56,7 @@ from loquent.training.image_losses import adversarial_loss, discriminator_loss, 
 from loquent.training.loop import Learner, TrainSettings, train_together
 from loquent.training.machines import join_machines
 from loquent.training.optimizers import OptimizerSettings
-from loquent.training.perceptual import make_distance
+from loquent.training.perceptual import LandmarkerDistance, make_distance
 from loquent.training.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from loquent.models.ifmdm.output import MouthSketch, Sketch
+    from loquent.models.ifmdm.photo_layers import PhotoLayers
     from loquent.training.ifmdm_batches import PairBatch, PairGroups, VideoGroups
     from loquent.training.perceptual import Distance
 
@@ -77,6 +79,9 @@ _LEAST = 1e-6
 _PIXELS = 64  # of a half picture: errors of flow are counted as in pictures of 128 pixels
 _MOUTH = 3.0
 _SMALL_FLOW = 0.02  # of a new flow head's weights, less than drawn
+MOUTH_PART_OF_SIDE = 4  # a mouth, or an eye, fills that part of a picture's side
+LEFT_EYELIDS = tuple(sorted({*LEFT_EYE_UPPER, *LEFT_EYE_LOWER}))
+_JUDGE_CHANNELS = (64, 64, 48, 32, 16, 16, 16)  # of the judge of mouths, at 4, 8, 16 ... pixels
 _SPRITE_UNIT = 37 * SPRITE_HALF[0]  # pixels of 128 in the sprites' unit, for a face of the usual size
 
 
@@ -87,12 +92,13 @@ class PairLossWeights:
     picture: float = 2.0
     edges: float = 2.0
     perceptual: float = 0.0
-    adversarial: float = 0.0
+    features: float = 0.5  # ours, of the shipped landmarker, at mouth and eyes
+    adversarial: float = 0.2  # of whole pictures; of the mouth's inside where there is an output stage
     colours: float = 0.3  # of the output stage, everywhere: they are to be ready where they are needed
     flow: float = 0.1  # of a pixel in pictures of 128
     points: float = 0.2  # the same
     gaps: float = 0.3  # the same, of how far lips and lids part
-    skull: float = 0.1  # the same, of the teeth's movement
+    skull: float = 0.1  # the same, of the teeth's movement, where codes do not tell it
     shares: float = 0.3
     code: float = 2.0
     range: float = 0.05  # of codes before tanh beyond ±1: identity drives them to where tanh has no slope
@@ -113,6 +119,7 @@ class AutoencoderRecipe:
     begin_with: str = ""  # folder of a run whose renderer is taken over, or grown if it is half as large; "": afresh
     stage: Stage = "base"  # which weights are trained
     steered: float = 0.9  # share of the pairs drawn by codes that follow the landmarks, where codes are relative
+    judge_from: int = 0  # step at which the judge begins
     picture_every: int = 1  # flow and codes alone, which are cheaper, are learnt in the other steps
     vgg: str = ""  # file with VGG-19's weights for the perceptual term; "": the one that needs none
 
@@ -158,7 +165,8 @@ def start_at_rest(network: Autoencoder) -> Autoencoder:
         stage = network.decoder.output
         stage.planes.weight.mul_(0.1)
         stage.shift.weight.zero_()  # the landmarks' flow is right already
-        stage.mouth.motion.weight.zero_()
+        if stage.mouth.moves:
+            stage.mouth.motion.weight.zero_()
     return network
 
 
@@ -238,10 +246,11 @@ def _fit_first_layers(smaller: Autoencoder, larger: Autoencoder, groups: PairGro
 class PairTurns:
     """The turns of a step, for `loquent.training.loop.train_together`: the renderer's, and the judge's if there is one."""
 
-    def __init__(self, config: AutoencoderRecipe, distance: Distance) -> None:
+    def __init__(self, config: AutoencoderRecipe, distance: Distance, device: torch.device | str = "cpu") -> None:
         self.config = config
         self.weights = config.loss
         self.distance = distance
+        self.features = FaceFeatures(device) if config.loss.features else None
         fine = config.loss.fine_points
         self._point_weights = landmark_weights(fine)
         self._upper_weights, self._lower_weights = (side_weights(other, fine) for other in (LOWER_SIDE, UPPER_SIDE))
@@ -249,13 +258,15 @@ class PairTurns:
     def __call__(
         self, networks: Mapping[str, nn.Module], batch: PairBatch, random: torch.Generator, step: int
     ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        judge = networks.get("judge")
         whole = step % self.config.picture_every == 0
+        judge = networks.get("judge") if whole and step >= self.config.judge_from else None
         drawn, wanted, terms = self.draw(networks["renderer"], batch, random, whole=whole)  # type: ignore[arg-type]
-        if judge is not None and whole:
+        if judge is not None:
+            if self.config.network.output_dim:
+                drawn, wanted = mouths(drawn, wanted, batch)
             terms["adversarial"] = adversarial_loss(judge(drawn.to(_dtype(judge))).float())
         yield "renderer", {"loss": total(getattr(self.weights, name) * value for name, value in terms.items()), **terms}
-        if judge is not None and whole:
+        if judge is not None:
             real, fake = (judge(x.detach().to(_dtype(judge))).float() for x in (wanted, drawn))
             yield "judge", {"loss": discriminator_loss(real, fake)}
 
@@ -286,11 +297,12 @@ class PairTurns:
             sketch = replace(sketch, colours=decoder.refine(sketch.colours))
         drawn = sketch.colours.float() if layers is None or not whole else compose(layers, sketch)
         terms = self._picture_terms(drawn, wanted, sketch, batch.kinds[targets])
+        if self.features is not None and whole:
+            terms["features"] = self.features(wanted, drawn, batch.landmarks[targets])
         terms |= self._known_terms(sketch, batch, sources, targets)
-        if self.weights.skull and layers is not None and sketch.mouth is not None:
-            terms["skull"] = skull_loss(
-                sketch.mouth, layers.to_mouth, batch.landmarks[sources], batch.landmarks[targets]
-            )
+        known = autoencoder.config.relative  # codes tell how the skull moves, nothing is to be learnt
+        if self.weights.skull and layers is not None and sketch.mouth is not None and not known:
+            terms["skull"] = skull_loss(sketch.mouth, layers, batch.landmarks[sources], batch.landmarks[targets])
         return drawn, wanted, terms | code_terms
 
     def _codes(
@@ -374,16 +386,12 @@ def gap_loss(upper: Tensor, lower: Tensor, source: Tensor, target: Tensor) -> Te
     return ((parted[1] - parted[0]).abs().sum(-1) * weights).mean() * _PIXELS
 
 
-def skull_loss(mouth: MouthSketch, to_mouth: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """How far the skull's map is off at landmarks that move with it, and the jaw's at the chin, in pixels of 128."""
-    linear, shift = to_mouth[:, :, :2].mT, to_mouth[:, None, :, 2]
-    source, target = (points @ linear + shift for points in (source, target))
-    moved = target @ mouth.skull[:, :, :2].mT + mouth.skull[:, None, :, 2]
-    away = (moved - source).square().sum(-1).add(1e-6).sqrt()
-    weights = torch.tensor(list(SKULL.values())).to(away)
-    skull = (away[:, list(SKULL)] * weights).sum(1) / weights.sum()
-    jaw = (moved + mouth.jaw[:, None] - source)[:, list(JAW)].abs().sum(-1).mean(1)
-    return (skull + jaw).mean() * _SPRITE_UNIT
+def skull_loss(mouth: MouthSketch, layers: PhotoLayers, source: Tensor, target: Tensor) -> Tensor:
+    """How far skull and jaw are from where landmarks (B, 478, 2) carry them, at the sprites' corners, pixels of 128."""
+    skull, jaw = mouth_move(layers, (target - source)[:, list(POINTS)])
+    corners = torch.tensor([(x, y, 1.0) for x in (-1, 1) for y in (-1, 1)]).to(skull)
+    away = corners @ (mouth.skull - skull).mT
+    return (away.abs().sum(-1).mean(1) + (mouth.jaw - jaw).abs().sum(-1)).mean() * _SPRITE_UNIT
 
 
 def flow_loss(offsets: list[Tensor], wanted: Tensor, known: Tensor) -> Tensor:
@@ -416,10 +424,47 @@ def _dtype(network: nn.Module) -> torch.dtype:
 
 
 def judge_config(config: AutoencoderConfig) -> AutoencoderConfig:
-    """Sizes of the judge: it sees pictures as they come out."""
-    more = (config.output_px // config.size_px).bit_length() - 1
-    channels = (*config.channels, *[config.channels[-1]] * more)
-    return replace(config, size_px=config.output_px, channels=channels, output_dim=0)
+    """Sizes of the judge: of whole pictures, or where there is an output stage of mouths, see `mouths`."""
+    if not config.output_dim:
+        return config
+    side = config.output_px // MOUTH_PART_OF_SIDE
+    return replace(config, size_px=side, channels=_JUDGE_CHANNELS[: (side // SMALLEST_PX).bit_length()], output_dim=0)
+
+
+def mouths(drawn: Tensor, wanted: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    """What the judge of an output stage sees of drawn and real pictures (B, 3, S, S): the mouths, (B, 3, S/4, S/4).
+
+    Around the opening both are real, so that the judge looks at nothing but what is within.
+    """
+    targets = batch.targets()
+    inside = (batch.kinds[targets] == MOUTH)[:, None].to(drawn)
+    inside = F.interpolate(inside, size=drawn.shape[-2:], mode="bilinear", align_corners=False)
+    places = batch.landmarks[targets][:, list(LIPS)].mean(1)
+    return cut_out(wanted + inside * (drawn - wanted), places), cut_out(wanted, places)
+
+
+def cut_out(pictures: Tensor, places: Tensor) -> Tensor:
+    """A quarter of each side of pictures (B, C, S, S) around places (B, 2), −1 to 1, in whole pixels: (B, C, S/4, S/4)."""
+    size = pictures.shape[-1]
+    side = size // MOUTH_PART_OF_SIDE
+    corners = ((places + 1) * (size / 2) - side / 2).round().clamp(0, size - side).int().tolist()
+    return torch.stack([x[:, y : y + side, x0 : x0 + side] for x, (x0, y) in zip(pictures, corners, strict=True)])
+
+
+class FaceFeatures:
+    """How different the mouths and eyes of two pictures are to the shipped landmarker."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self._lips, self._eye = (LandmarkerDistance(part).to(device) for part in ("lips", "eye"))
+
+    def __call__(self, real: Tensor, made: Tensor, landmarks: Tensor) -> Tensor:
+        """Of pictures (B, 3, S, S) in [−1, 1] with landmarks (B, 478, 2) from −1 to 1."""
+        real, made = (real + 1) / 2, (made.clamp(-1, 1) + 1) / 2
+        places = [landmarks[:, list(points)].mean(1) for points in (LIPS, RIGHT_EYELIDS, LEFT_EYELIDS)]
+        pairs = [(cut_out(real, place), cut_out(made, place)) for place in places]
+        pairs[2] = (pairs[2][0].flip(3), pairs[2][1].flip(3))  # one network serves both eyes, the left in a mirror
+        eyes = [self._eye(*pair) for pair in pairs[1:]]
+        return self._lips(*pairs[0]) + (eyes[0] + eyes[1]) / 2
 
 
 def train_autoencoder(config: AutoencoderRecipe, data: Path, output: Path, device: str) -> nn.Module:
@@ -436,7 +481,8 @@ def train_autoencoder(config: AutoencoderRecipe, data: Path, output: Path, devic
     if config.loss.adversarial:
         judge = Discriminator(judge_config(config.network)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         learners["judge"] = Learner(judge, config.judge)
-    turns = PairTurns(config, make_distance(config.vgg, join_machines(device).device))
+    here = join_machines(device).device
+    turns = PairTurns(config, make_distance(config.vgg, here), here)
 
     def save(average: nn.Module, step: int) -> None:
         assert isinstance(average, SteeredAutoencoder)
@@ -487,7 +533,7 @@ def _begin(config: AutoencoderRecipe, groups: PairGroups | VideoGroups, output: 
 
 _STARTER = TrainSettings(
     steps=3000, learning_rate=3e-3, warmup_steps=100, decay_share=0.5, weight_decay=0.0, betas=(0.9, 0.99),
-    max_grad_norm=2.0, ema_decay=0.998, bfloat16=True, save_every=100, log_every=25,
+    max_grad_norm=2.0, ema_decay=0.998, bfloat16=True, save_every=100, log_every=25, loader_workers=1,
 )  # fmt: skip
 _PUBLISHED_G = OptimizerSettings(
     optimizer="adam", learning_rate=0.002 * 4 / 5, warmup_steps=0, decay_share=0, betas=(0.0, 0.99**0.8),
@@ -499,12 +545,16 @@ _PUBLISHED_RUN = TrainSettings(
     betas=_PUBLISHED_G.betas, max_grad_norm=float("inf"), ema_decay=0.0, save_every=5000, log_every=500,
 )  # fmt: skip
 _PUBLISHED_LOSS = PairLossWeights(
-    picture=1, edges=0, perceptual=10, adversarial=1, colours=0, flow=0, points=0, shares=0, code=0, fine=0
+    picture=1, edges=0, perceptual=10, features=0, adversarial=1, colours=0, flow=0, points=0, shares=0, code=0, fine=0
 )
 RECIPE = Recipe(
     presets={
         "starter": AutoencoderRecipe(
-            train=_STARTER, judge=_PUBLISHED_D, network=get_autoencoder_preset("starter-blend"), groups=3
+            train=_STARTER,
+            judge=_PUBLISHED_D,
+            network=get_autoencoder_preset("starter-blend"),
+            groups=3,
+            judge_from=500,
         ),
         "published": AutoencoderRecipe(
             train=_PUBLISHED_RUN,
@@ -517,12 +567,11 @@ RECIPE = Recipe(
             train=replace(_STARTER, steps=16, warmup_steps=4, bfloat16=False, save_every=8, log_every=4),
             judge=replace(_PUBLISHED_D, learning_rate=1e-3),
             network=replace(get_autoencoder_preset("tiny-blend"), relative=True),
-            loss=PairLossWeights(perceptual=0.1, adversarial=0.01),
+            loss=PairLossWeights(perceptual=0.1, features=0.1, adversarial=0.01),
             groups=1,
         ),
     },
     run=train_autoencoder,
     data="drawn people, made by `python -m loquent.training.ifmdm_data`, or a video corpus",
     write_debug_data=write_sliding_pictures,
-    falls="flow",
 )

@@ -189,7 +189,8 @@ class VideoGroups:
                   for t in range(self._corpus.clips[n].num_frames)]  # fmt: skip
         chosen = [places[row] for row in rng.choice(len(places), FRAMES, replace=False)]
         frames = np.concatenate([self._corpus.frames(clip, t, t + 1) for clip, t in chosen])
-        landmarks = np.concatenate([self._corpus.landmarks(clip, t, t + 1) for clip, t in chosen])[..., :2]
+        solid = np.concatenate([self._corpus.landmarks(clip, t, t + 1) for clip, t in chosen])
+        landmarks = solid[..., :2]
         kinds = np.full((FRAMES, FLOW_PX, FLOW_PX), UNSURE, np.uint8)
         for kind, points in zip(kinds, landmarks, strict=True):
             add_openings(kind, points * (FLOW_PX / frames.shape[1]))
@@ -197,7 +198,7 @@ class VideoGroups:
         arrays = {"frames": frames, "landmarks": landmarks, "kinds": kinds, "flow": flow}
         if self._layered:
             layers = split_layers(np.ascontiguousarray(frames[0]), landmarks[0])
-            arrays |= {"background": layers.background, "alpha": layers.person[..., 3]}
+            arrays |= {"background": layers.background, "alpha": layers.person[..., 3], "depth": solid[0, :, 2]}
         return as_floats(arrays, rng)
 
 
@@ -210,20 +211,22 @@ def open_groups(folder: Path, groups: int, seed: int = 0, *, layered: bool = Fal
 
 def join_groups(groups: list[tuple[NDArray, ...]]) -> PairBatch:
     """One batch of groups as `as_floats` makes them."""
-    pictures, flow, kinds, known, landmarks, backgrounds, alphas = (
+    pictures, flow, kinds, known, landmarks, backgrounds, alphas, depths = (
         np.concatenate(values) for values in zip(*groups, strict=True)
     )
     layers = None
     if len(alphas):
-        photos, points = pictures[::FRAMES].transpose(0, 2, 3, 1), landmarks[::FRAMES]
-        layers = join_layers(photos, backgrounds, alphas, (points + 1) * (photos.shape[1] / 2) - 0.5)
+        photos = pictures[::FRAMES].transpose(0, 2, 3, 1)
+        points = (landmarks[::FRAMES] + 1) * (photos.shape[1] / 2) - 0.5
+        layers = join_layers(photos, backgrounds, alphas, np.concatenate([points, depths[..., None]], axis=2))
     pictures, flow, kinds, known, landmarks = map(torch.from_numpy, (pictures, flow, kinds, known, landmarks))
     return PairBatch(pictures, flow, kinds, known, landmarks, layers)
 
 
 def as_floats(arrays: dict[str, NDArray], rng: np.random.Generator | None = None) -> tuple[NDArray, ...]:
-    """Pictures, flow, kinds, known and landmarks as `PairBatch` holds them, then background (1, S, S, 3) in [−1, 1] and alpha
-    (1, S, S) in 0..1 of the photo, or empty arrays without them; with another light and mirrored if `rng` is given."""
+    """Pictures, flow, kinds, known and landmarks as `PairBatch` holds them, then background (1, S, S, 3) in [−1, 1], alpha
+    (1, S, S) in 0..1 and landmarks' depth (1, 478) in pixels of the photo, or empty arrays without them; with another
+    light and mirrored if `rng` is given."""
     frames, kinds = arrays["frames"], arrays["kinds"].astype(np.int64)
     flow, known = (np.stack(x) for x in zip(*map(continue_flow, arrays["flow"], arrays["kinds"]), strict=True))
     flow = flow.astype(np.float32).transpose(0, 3, 1, 2) / FLOW_STEPS
@@ -233,6 +236,7 @@ def as_floats(arrays: dict[str, NDArray], rng: np.random.Generator | None = None
     if background is not None:
         frames = np.concatenate([frames, background[None]])  # in the same light
     alpha = np.zeros((0, 0, 0), np.float32) if alpha is None else alpha[None].astype(np.float32) / 255
+    depth = np.asarray(arrays.get("depth", np.zeros((0, NUM_LANDMARKS))), np.float32).reshape(-1, NUM_LANDMARKS)
     if rng is not None:
         frames = degrade(change_light(frames, rng), rng)
         if rng.random() < 0.5:
@@ -240,10 +244,10 @@ def as_floats(arrays: dict[str, NDArray], rng: np.random.Generator | None = None
             known = known[:, :, ::-1].copy()
             flow[:, 0] *= -1
             landmarks = landmarks[:, list(MIRRORED)] * np.array([-1, 1], np.float32)
-            alpha = alpha[:, :, ::-1]
+            alpha, depth = alpha[:, :, ::-1], depth[:, list(MIRRORED)]
     scaled = frames.astype(np.float32) / 127.5 - 1
     pictures = np.ascontiguousarray(scaled[:count].transpose(0, 3, 1, 2))
-    return pictures, flow, kinds, known, np.ascontiguousarray(landmarks, np.float32), scaled[count:], alpha
+    return pictures, flow, kinds, known, np.ascontiguousarray(landmarks, np.float32), scaled[count:], alpha, depth
 
 
 def continue_flow(flow: NDArray[np.int16], kinds: NDArray[np.uint8]) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:

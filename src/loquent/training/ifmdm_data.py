@@ -19,6 +19,7 @@ import numpy as np
 
 from loquent.data.movement import KNOT_FRAMES, free_motion, photo_motion, spoken_frame
 from loquent.data.people import before_another_background, enlarge
+from loquent.data.puppets import neutral_landmarks
 from loquent.data.shards import Corpus
 from loquent.data.studio import Camera, Studio, people_arguments, read_arguments
 from loquent.face.crop import HEAD_MARGIN
@@ -55,7 +56,7 @@ _OPAQUE, _CLEAR = 250, 3  # share of the person, of 255, from which a pixel coun
 _BACKGROUND_SHARE = 0.35  # of the people stand before another background
 _BLINK_SHARE = 0.25  # of the free frames, besides those that blink anyway
 FRAME_ARRAYS = ("frames", "flow", "kinds", "landmarks", "motion")
-PHOTO_ARRAYS = ("background", "alpha")
+PHOTO_ARRAYS = ("background", "alpha", "depth")
 # Upper and lower outline, what is within, and how much larger it is taken.
 _OPENINGS = (
     (LIPS_OUTER_UPPER, LIPS_OUTER_LOWER, SLIDING, 1.5),
@@ -78,6 +79,7 @@ class DrawnPeople:
     motion: NDArray[np.float32]  # (N, 62)
     background: NDArray[np.uint8]  # (people, 256, 256, 3): of the photo, completed behind the person
     alpha: NDArray[np.uint8]  # (people, 256, 256): how much of the photo's pixels is the person
+    depth: NDArray[np.float32]  # (people, 478): of the photo's landmarks, pixels
 
 
 def draw_person(sitter: Sitter, corpus: Corpus, rng: np.random.Generator) -> DrawnPeople:
@@ -91,21 +93,23 @@ def draw_person(sitter: Sitter, corpus: Corpus, rng: np.random.Generator) -> Dra
         portrait = before_another_background(portrait, rng)
     camera = Camera(portrait, SIZE_PX)
     motion = _choose_motion(portrait, corpus, rng)
-    landmarks = camera.landmarks(motion)[..., :2]
+    landmarks = camera.landmarks(motion)
+    points = landmarks[..., :2]
     flow, kinds = [], []
-    for (places, share), points in zip(camera.origins(motion), landmarks, strict=True):
+    for (places, share), seen in zip(camera.origins(motion), points, strict=True):
         flow.append(_flow(places))
-        kinds.append(_kinds(share, points))
+        kinds.append(_kinds(share, seen))
     frames = np.stack(list(camera.frames(motion)))
-    layers = split_layers(frames[0], landmarks[0])
+    layers = split_layers(frames[0], points[0])
     return DrawnPeople(
         frames,
         np.stack(flow),
         np.stack(kinds),
-        landmarks,
+        points,
         motion.to_vector(),
         background=layers.background[None],
         alpha=layers.person[None, ..., 3],
+        depth=landmarks[:1, :, 2],
     )
 
 
@@ -154,7 +158,7 @@ def write_file(people: list[DrawnPeople], folder: Path) -> None:
 
 
 def write_sliding_pictures(folder: Path, people: int = 3, frames: int = 6) -> None:
-    """A tiny cache of soft pictures that slide as a whole, for debug recipes and tests."""
+    """A tiny cache of soft pictures, and faces' landmarks, that slide as a whole, for debug recipes and tests."""
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(people):
@@ -162,7 +166,8 @@ def write_sliding_pictures(folder: Path, people: int = 3, frames: int = 6) -> No
         shifts = np.vstack([[0, 0], rng.integers(-32, 33, (frames - 1, 2))])
         cuts = [large[32 - y : 32 - y + SIZE_PX, 32 - x : 32 - x + SIZE_PX] for x, y in shifts]
         flow = np.round(-shifts * (2 / SIZE_PX * FLOW_STEPS)).astype(np.int16)
-        landmarks = rng.uniform(80, 176, (1, 478, 2)) + shifts[:, None]
+        face = neutral_landmarks(SIZE_PX, rng)
+        landmarks = face[:, :2] + shifts[:, None]
         drawn.append(
             DrawnPeople(
                 frames=np.stack(cuts).astype(np.uint8),
@@ -172,6 +177,7 @@ def write_sliding_pictures(folder: Path, people: int = 3, frames: int = 6) -> No
                 motion=np.zeros((frames, MOTION_DIM), np.float32),
                 background=cuts[0][None].astype(np.uint8),
                 alpha=np.full((1, SIZE_PX, SIZE_PX), 255, np.uint8),
+                depth=face[None, :, 2].astype(np.float32),
             )
         )
     write_file(drawn, folder / "train-0-00000")

@@ -1,4 +1,5 @@
-"""How different two pictures look: by features of VGG-19, or without any weights by colours and edges at many sizes.
+"""How different two pictures look: by features of VGG-19; by those of the shipped landmarker, which knows faces alone; or
+without any weights by colours and edges at many sizes.
 
 Source: Johnson et al. 2016, "Perceptual Losses for Real-Time Style Transfer"; Wang et al. 2018, "High-Resolution Image
 Synthesis and Semantic Manipulation with Conditional GANs", for layers and weights.
@@ -6,6 +7,8 @@ Synthesis and Semantic Manipulation with Conditional GANs", for layers and weigh
 
 from __future__ import annotations
 
+import copy
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from loquent.errors import WeightsError
+from loquent.face.embedded import load_landmarker
 from loquent.training.image_losses import PYRAMID_SHRINKS, pyramid_level, slope_difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from loquent.face.landmarker import Part
 
     Distance = Callable[[Tensor, Tensor], Tensor]  # of pictures (B, 3, H, W) in [0, 1]
 
@@ -25,6 +31,8 @@ _READ = (1, 6, 11, 20, 29)  # after the first activation of every size
 _WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pictures that VGG was trained on
 _SLOPE_WEIGHT = 2.0
+_STAGE_ENDS = (0, 2, 4, 6)  # of the landmarker's layers: stem, and two stages of two blocks
+_LEAST_FEATURE = 1e-3
 
 
 def make_distance(vgg: str, device: str | torch.device = "cpu") -> Distance:
@@ -85,6 +93,40 @@ class VggDistance(nn.Module):
             if number in _READ:
                 found.append(x)
         return found
+
+
+class LandmarkerDistance(nn.Module):
+    """Mean difference of what a network of the embedded landmarker sees of two pictures, at three depths, each relative to
+    the size of its features.
+
+    Ours, for where VGG's weights are not at hand: it was trained in this project and lies in the package. It knows where
+    lips, teeth and lids begin and end, and nothing but faces.
+
+    Args:
+        part: which of the three networks; see `face.landmarker`.
+
+    Raises:
+        WeightsError: the package's weights are damaged.
+    """
+
+    def __init__(self, part: Part) -> None:
+        super().__init__()
+        network = load_landmarker().part(part)
+        self.crop_size = network.config.crop_size  # the pictures' side that it was trained on; others work
+        layers = list(copy.deepcopy(network.body))
+        self.stages = nn.ModuleList(nn.Sequential(*layers[a:b]) for a, b in itertools.pairwise(_STAGE_ENDS))
+        self.eval().requires_grad_(False)
+
+    def forward(self, real: Tensor, made: Tensor) -> Tensor:
+        """Of pictures (B, 3, H, W) in [0, 1], H and W multiples of 8."""
+        a, b = 2 * real - 1, 2 * made - 1
+        away = []
+        for stage in self.stages:
+            with torch.no_grad():
+                a = stage(a)
+            b = stage(b)
+            away.append((a - b).abs().mean() / a.abs().mean().clamp_min(_LEAST_FEATURE))
+        return torch.stack(away).mean()
 
 
 def _vgg_features() -> nn.Sequential:

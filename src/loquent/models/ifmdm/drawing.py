@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from loquent.errors import PhotoError
 from loquent.models.ifmdm.decoder import identity_grid
 from loquent.models.ifmdm.layers import DEMODULATION_EPS, GAIN, LEAK, UpModulatedConv, blur_kernel
-from loquent.models.ifmdm.output import base_offsets, compose, finish, look, move_mouth, seen_planes
+from loquent.models.ifmdm.output import base_offsets, compose, finish, look, seen_planes
 from loquent.models.ifmdm.photo_layers import take_apart
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class _Output:
         x = F.leaky_relu_(self._join(x), LEAK)
         planes = F.pixel_shuffle(self._planes(x).contiguous(), self._factor)
         shift = F.conv2d(x * next(styles)[:, :, None, None], self._shift, padding=1)
-        sketch = finish([], base, shift, rgb, planes, move_mouth(self._stage.mouth(latent), face))
+        sketch = finish([], base, shift, rgb, planes, self._stage.mouth(latent, face))
         # One at a time, for the planes of a single picture stay in the cache.
         return torch.cat([compose(portrait.layers, sketch.row(number)) for number in range(len(x))])
 

@@ -40,9 +40,11 @@ LATTICE_PX = 64
 # Landmarks of what lies above and what lies below an opening, corners left out.
 UPPER_SIDE = tuple(n for line in (*UPPER_RINGS, RIGHT_EYE_UPPER, LEFT_EYE_UPPER) for n in line[1:-1])
 LOWER_SIDE = tuple(n for line in (*LOWER_RINGS, RIGHT_EYE_LOWER, LEFT_EYE_LOWER) for n in line[1:-1])
-# Landmarks that move with the skull, and how much each counts: those near the upper teeth more; and those of the chin.
-SKULL = {168: 1, 6: 1, 133: 1, 362: 1, 33: 1, 263: 1, 2: 4, 97: 3, 326: 3, 164: 1}
+# Landmarks that move with the skull, of forehead, temples and nose; those of the chin; and those around the upper teeth.
+SKULL = (8, 9, 10, 54, 67, 103, 109, 151, 284, 297, 332, 338, 21, 127, 162, 234, 251, 356, 389, 454,
+         1, 4, 5, 6, 168, 195, 197)  # fmt: skip
 JAW = (152, 148, 377, 176, 400, 175, 199)
+_BEFORE_TEETH = (78, 308, 164, 2)  # as far from the camera as the upper teeth, in the mean
 POINTS = tuple(sorted({*LIPS, *EYELIDS, *FACE_OVAL, *SKULL, *JAW, *range(0, NUM_MESH_LANDMARKS, 6)}))
 _REACH = 1.4  # of one landmark, in interocular distances
 _SMOOTHING = 2e-4
@@ -101,7 +103,7 @@ class LandmarkField:
         offsets, missed = invert(ahead, start)
         upper, lower = offsets.unflatten(0, (-1, 2)).unbind(1)
         lost = (missed.unflatten(0, (-1, 2)).amax(1) > _LOST).to(moved)
-        found = 1 - (_SPREAD * _blur(lost, 1.6, 7)).clamp(max=1)
+        found = 1 - (_SPREAD * gaussian_blur(lost, 1.6, 7)).clamp(max=1)
         return upper, lower, found * warp(self.near.expand(len(upper), -1, -1, -1), upper)
 
     def skull_of(self, moved: Tensor) -> Tensor:
@@ -138,8 +140,8 @@ def unfold(ahead: Tensor) -> Tensor:
         folded = ((a * d - b * c < _FLATTEST) | (a < _FLATTEST) | (d < _FLATTEST))[:, None].to(ahead)
         if not folded.any():
             break
-        share = (2 * _blur(F.max_pool2d(folded, 3, stride=1, padding=1), 1.2, 5)).clamp(max=1)
-        ahead = ahead + share * (_blur(ahead, 1.6, 7) - ahead)
+        share = (2 * gaussian_blur(F.max_pool2d(folded, 3, stride=1, padding=1), 1.2, 5)).clamp(max=1)
+        ahead = ahead + share * (gaussian_blur(ahead, 1.6, 7) - ahead)
     return ahead
 
 
@@ -166,7 +168,7 @@ def _jacobian(ahead: Tensor) -> tuple[Tensor, ...]:
     return 1 + dx[:, 0], dy[:, 0], dx[:, 1], 1 + dy[:, 1]
 
 
-def _blur(planes: Tensor, sigma: float, taps: int) -> Tensor:
+def gaussian_blur(planes: Tensor, sigma: float, taps: int) -> Tensor:
     """Gaussian blur of planes (N, C, L, L); the edge goes on."""
     place = torch.arange(taps, dtype=planes.dtype, device=planes.device) - taps // 2
     kernel = torch.softmax(-(place**2) / (2 * sigma**2), 0)
@@ -195,7 +197,10 @@ def warp(planes: Tensor, offsets: Tensor, beyond: str = "border") -> Tensor:
 
 
 def make_field(landmarks: NDArray[np.floating], size: int) -> LandmarkField:
-    """The field of a photo with landmarks (478, 2 or 3) in its pixels; size: its side."""
+    """The field of a photo with landmarks (478, 2 or 3) in its pixels; size: its side.
+
+    With depth, a turning head carries the teeth as what lies behind the lips, not as the mean of the face.
+    """
     points = (np.asarray(landmarks[:NUM_MESH_LANDMARKS, :2], np.float64) + 0.5) * (2 / size) - 1
     unit = float(np.hypot(*(points[LEFT_EYE_OUTER] - points[RIGHT_EYE_OUTER])))
     places = places_of(LATTICE_PX).numpy().reshape(2, -1).T
@@ -208,15 +213,23 @@ def make_field(landmarks: NDArray[np.floating], size: int) -> LandmarkField:
         used = ~np.isin(POINTS, other_side)
         smooth = SmoothInterpolator(own[used], _REACH * unit, _SMOOTHING).matrix(places)
         spread.append(smooth @ beside[used].astype(np.float32))
-    skull = _fit(own, np.array([SKULL.get(number, 0) for number in POINTS]))
+    depth = landmarks[:NUM_MESH_LANDMARKS, 2] * (2 / size) if landmarks.shape[1] > 2 else np.zeros(len(points))
+    solid = np.column_stack([own, depth[list(POINTS)]])
+    rigid = _fit(solid, np.isin(POINTS, SKULL))
+    skull = _plane(float(depth[list(_BEFORE_TEETH)].mean())) @ rigid
     chin = np.isin(POINTS, JAW) / len(JAW)
-    jaw = chin - chin @ _with_one(own) @ skull
+    jaw = chin - chin @ _with_one(solid) @ rigid
     parts = (np.stack(spread), _near(points, unit), head, skull, jaw)
     return LandmarkField(*(torch.from_numpy(np.asarray(part, np.float32))[None] for part in parts))
 
 
+def _plane(depth: float) -> NDArray:
+    """(3, 4): from an affine map of x, y, z and 1 to that of x, y and 1 at one depth."""
+    return np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, depth, 1]])
+
+
 def _fit(points: NDArray, weights: NDArray) -> NDArray:
-    """(3, K): from displacements of points (K, 2) to the affine one that fits them best."""
+    """(D + 1, K): from displacements of points (K, D) to the affine one that fits them best."""
     root = np.sqrt(weights)
     return np.linalg.pinv(root[:, None] * _with_one(points)) * root
 

@@ -16,6 +16,7 @@ Shape letters: B batch, C channels, W width of the style, s side of the decoder'
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from loquent.models.ifmdm.landmark_flow import LATTICE_PX, POINTS, inverse_affine, warp
+from loquent.models.ifmdm.landmark_flow import LATTICE_PX, POINTS, gaussian_blur, inverse_affine, warp
 from loquent.models.ifmdm.layers import ConvLayer, EqualConv, EqualLinear, ModulatedConv, StyledConv, leaky
 from loquent.models.ifmdm.photo_layers import ALPHA, BLUE, INSIDE, LOWER, NEAR, RED, UPPER, shrink
 
@@ -38,11 +39,14 @@ LOOK_FACTOR = 2  # at this many times the decoder's size
 _OVERSHOOT = 0.02  # shares this near to 0 and 1 become 0 and 1, so that what is still is exactly still
 _START_BIAS = (0.0, 0.0, 0.0, -2.5, 2.0)  # colours, share of the drawn, of the photo's own inside
 _SPRITE_CHANNELS = 16
-_SPRITE_PX = (72, 96)
+_SPRITE_PX = (80, 128)
 # Colour before tanh, and alpha before the sigmoid, from which sprites start: a half clear tooth does not fade for good.
 _UPPER_START, _LOWER_START = (0.3, 0.2, 0.1, 0.0), (0.1, -0.1, -0.1, -1.0)
 _WINDOW = 0.375  # side of the square around the mouth in which its inside is drawn, of the picture's
 _FRINGE = 0.06  # of hair above the photo, half pictures
+# Light on what stands behind the lips: this much right behind them; all of it a little further in. As in `render.mouth`.
+_BEHIND_LIPS, _IN_THE_OPEN = 0.4, 1.1
+_SHADOW = 0.0036  # deviation of the lips' shadow, of the picture's side; 1.1 mm on a face of the usual size
 _OWN_LEAST = 0.9  # share of the photo's own teeth: a mean of all teeth is nearer to any than sharp ones a pixel off
 _TINY = 1e-3
 _LARGEST = 0.999  # of a code, whose tanh is undone
@@ -91,39 +95,54 @@ class FaceMove:
     @staticmethod
     def of(layers: PhotoLayers, moved: Tensor) -> FaceMove:
         """Of landmarks moved by (B, K, 2), half pictures."""
-        field, to_mouth = layers.field, layers.to_mouth.to(moved)
-        skull = _after(to_mouth, _after(inverse_affine(field.skull_of(moved)), inverse_affine(to_mouth)))
-        jaw = -(to_mouth[:, :, :2] @ field.jaw_of(moved)[..., None])[..., 0]
-        upper, lower, near = field.flows(moved)
-        return FaceMove(upper, lower, near, skull, jaw)
+        upper, lower, near = layers.field.flows(moved)
+        return FaceMove(upper, lower, near, *mouth_move(layers, moved))
+
+
+def mouth_move(layers: PhotoLayers, moved: Tensor) -> tuple[Tensor, Tensor]:
+    """What skull and jaw do, as in `MouthSketch`, (B, 2, 3) and (B, 2), when landmarks move by (B, K, 2) half pictures."""
+    field, to_mouth = layers.field, layers.to_mouth.to(moved)
+    skull = _after(to_mouth, _after(inverse_affine(field.skull_of(moved)), inverse_affine(to_mouth)))
+    return skull, -(to_mouth[:, :, :2] @ field.jaw_of(moved)[..., None])[..., 0]
 
 
 class MouthSprites(nn.Module):
-    """How the skull and the jaw move, and what teeth and tongue look like: learned pictures, tinted by the style."""
+    """What teeth and tongue look like: learned pictures, tinted by the style; and how skull and jaw move, where codes do
+    not tell.
 
-    def __init__(self, style_dim: int, hidden_dim: int = 128) -> None:
+    Args:
+        style_dim: channels of the style.
+        moves: False where codes tell, see `FaceMove`.
+    """
+
+    def __init__(self, style_dim: int, *, moves: bool, hidden_dim: int = 128) -> None:
         super().__init__()
-        self.texture = nn.Parameter(0.3 * torch.randn(_SPRITE_CHANNELS, *_SPRITE_PX))
+        self.texture = nn.Parameter(0.1 * torch.randn(_SPRITE_CHANNELS, *_SPRITE_PX))
         self.tint = StyledConv(_SPRITE_CHANNELS, _SPRITE_CHANNELS, style_dim)
         self.paint = ModulatedConv(_SPRITE_CHANNELS, 8, 1, style_dim, demodulate=False)
         self.bias = nn.Parameter(torch.tensor((*_UPPER_START, *_LOWER_START)))
-        self.hidden = nn.ModuleList([EqualLinear(style_dim, hidden_dim), EqualLinear(hidden_dim, hidden_dim)])
-        self.motion = EqualLinear(hidden_dim, 8)
+        self.moves = moves
+        if moves:
+            self.hidden = nn.ModuleList([EqualLinear(style_dim, hidden_dim), EqualLinear(hidden_dim, hidden_dim)])
+            self.motion = EqualLinear(hidden_dim, 8)
 
-    def forward(self, style: Tensor) -> MouthSketch:
-        """style (B, W)."""
+    def forward(self, style: Tensor, face: FaceMove | None = None) -> MouthSketch:
+        """style (B, W); face: what codes tell. Without either skull and jaw stay."""
+        texture = _soften(self.texture).expand(len(style), -1, -1, -1)
+        planes = self.paint(self.tint(texture, style), style)
+        planes = planes.float() if planes.dtype == torch.bfloat16 else planes
+        planes = (planes + self.bias.to(planes.dtype)[:, None, None]).unflatten(1, (2, 4))
+        sprites = torch.cat([torch.tanh(planes[:, :, :3]), torch.sigmoid(planes[:, :, 3:])], dim=2).flatten(1, 2)
+        if face is not None:
+            return MouthSketch(face.skull, face.jaw, sprites)
+        still = torch.eye(2, 3, dtype=planes.dtype, device=planes.device).expand(len(style), -1, -1)
+        if not self.moves:
+            return MouthSketch(still, still[:, :, 2], sprites)
         moved = style
         for layer in self.hidden:
             moved = leaky(layer(moved))
-        moved = self.motion(moved)
-        moved = moved.float() if moved.dtype == torch.bfloat16 else moved
-        skull, jaw = moved.split((6, 2), dim=1)
-        texture = _soften(self.texture).expand(len(style), -1, -1, -1)
-        planes = self.paint(self.tint(texture, style), style)
-        planes = (planes + self.bias[:, None, None]).to(moved.dtype).unflatten(1, (2, 4))
-        sprites = torch.cat([torch.tanh(planes[:, :, :3]), torch.sigmoid(planes[:, :, 3:])], dim=2)
-        still = torch.eye(2, 3, dtype=moved.dtype, device=moved.device)
-        return MouthSketch(still + skull.unflatten(1, (2, 3)), jaw, sprites.flatten(1, 2))
+        skull, jaw = self.motion(moved).to(planes.dtype).split((6, 2), dim=1)
+        return MouthSketch(still + skull.unflatten(1, (2, 3)), jaw, sprites)
 
 
 def _soften(texture: Tensor) -> Tensor:
@@ -156,7 +175,7 @@ class OutputStage(nn.Module):
         self.shift = ModulatedConv(dim, 4, 3, style_dim, demodulate=False)
         self.planes = EqualConv(dim, 5 * factor**2, 3, padding=1)
         self.bias = nn.Parameter(torch.tensor(_START_BIAS))
-        self.mouth = MouthSprites(style_dim)
+        self.mouth = MouthSprites(style_dim, moves=not motion_dim)
 
     def forward(
         self,
@@ -185,7 +204,7 @@ class OutputStage(nn.Module):
         base = base_offsets(torch.tanh(flows[-1][:, :2]), face)
         seen = look(seen_planes(layers, x.shape[-1]), base[0]).to(x.dtype)
         x = self.join(self.conv(x, style) + self.look(seen))
-        shift, mouth = self.shift(x, style), move_mouth(self.mouth(style), face)
+        shift, mouth = self.shift(x, style), self.mouth(style, face)
         if not whole:
             return Sketch(flows, rgb, None, *both_offsets(base, shift), mouth)
         planes = F.pixel_shuffle(self.planes(x), self.factor) + self.bias[:, None, None]
@@ -218,13 +237,6 @@ def base_offsets(offsets: Tensor, face: FaceMove | None) -> tuple[Tensor, Tensor
         return offsets, offsets
     offsets = enlarge(offsets, LATTICE_PX)
     return torch.lerp(offsets, face.upper, face.near), torch.lerp(offsets, face.lower, face.near)
-
-
-def move_mouth(mouth: MouthSketch, face: FaceMove | None) -> MouthSketch:
-    """The mouth with what is known of the movement of skull and jaw in addition."""
-    if face is None:
-        return mouth
-    return MouthSketch(_after(face.skull, mouth.skull), mouth.jaw + face.jaw, mouth.sprites)
 
 
 def finish(
@@ -292,15 +304,24 @@ def _add_mouth(person: Tensor, layers: PhotoLayers, mouth: MouthSketch, gap: Ten
     upper = _read(mouth.sprites[:, :4], places, moved)
     lower = _read(mouth.sprites[:, 4:], places, moved, mouth.jaw)
     photo = _read(layers.planes[:, RED : INSIDE + 1], places, _after(inverse_affine(to_mouth), moved))
+    windows = [(slice(top, top + side), slice(left, left + side)) for left, top in corners]
+    light = _light(torch.stack([gap[row, :, *window] for row, window in enumerate(windows)]), size)
     for picture, share in (
-        (lower[:, :3], lower[:, 3:]),
-        (upper[:, :3], upper[:, 3:]),
+        ((lower[:, :3] + 1) * light - 1, lower[:, 3:]),
+        ((upper[:, :3] + 1) * light - 1, upper[:, 3:]),
         (photo[:, :3], own * photo[:, 4:]),
     ):
         colours = colours + share * (picture - colours)
-    for row, (left, top) in enumerate(corners):
-        window = (row, slice(None), slice(top, top + side), slice(left, left + side))
-        person[window] += gap[window] * torch.cat([torch.ones_like(colours[row, :1]), colours[row]])
+    for row, window in enumerate(windows):
+        inside = torch.cat([torch.ones_like(colours[row, :1]), colours[row]])
+        person[row, :, *window] += gap[row, :, *window] * inside
+
+
+def _light(gap: Tensor, size: int) -> Tensor:
+    """How much light falls through the lips on the teeth, of an opening (B, 1, n, n) in pictures of `size` pixels."""
+    sigma = _SHADOW * size
+    soft = gaussian_blur(gap, sigma, 2 * math.ceil(2 * sigma) + 1)
+    return (_BEHIND_LIPS + _IN_THE_OPEN * soft).clamp(max=1)
 
 
 def _window_corners(skull: Tensor, to_mouth: Tensor, size: int, side: int) -> list[tuple[int, int]]:
