@@ -564,7 +564,9 @@ RECIPE = Recipe(
             groups=16,
         ),
         "debug": AutoencoderRecipe(
-            train=replace(_STARTER, steps=16, warmup_steps=4, bfloat16=False, save_every=8, log_every=4),
+            train=replace(
+                _STARTER, steps=16, warmup_steps=4, bfloat16=False, save_every=8, log_every=4, loader_workers=0
+            ),
             judge=replace(_PUBLISHED_D, learning_rate=1e-3),
             network=replace(get_autoencoder_preset("tiny-blend"), relative=True),
             loss=PairLossWeights(perceptual=0.1, features=0.1, adversarial=0.01),
