@@ -1,6 +1,6 @@
 """Measures our IF-MDM against a plain transcription of the published one, side by side, and compares the results.
 
-    python benchmarks/ifmdm_speed.py --renderer starter-256 --motion starter
+    python benchmarks/ifmdm_speed.py --renderer starter-256 --motion starter a0
 
 Weights are random, but flows as small as a trained renderer's and the picture as smooth as a photo: where neighbouring
 pixels have nothing to do with each other, rounding alone moves single pixels of either way by 1e-2. Seconds are of the process, so that other work on the
@@ -26,6 +26,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parent))
 from loquent.models.ifmdm import Autoencoder, MotionDiffusionTransformer, get_autoencoder_preset, get_motion_preset
 from loquent.models.ifmdm.drawing import PortraitDrawer
+from loquent.models.ifmdm.fast import FastMotionDiffusionTransformer
 from loquent.models.ifmdm.sampling import guided
 from reference import ifmdm as plain
 
@@ -114,7 +115,7 @@ def compare_motion(preset: str, repeats: int) -> Comparison:
     speech = torch.randn(1, config.num_frames, config.vectors_per_frame, config.audio_dim)
     vectors = [torch.randn(1, config.motion_dim) for _ in range(3)]
     scale = 2.0
-    predict = guided(network, speech, *vectors, scale=scale, kind="published")
+    predict = guided(FastMotionDiffusionTransformer(network), speech, *vectors, scale=scale, kind="published")
 
     def plain_step() -> Tensor:
         both = torch.cat([speech, torch.zeros_like(speech)])
@@ -129,13 +130,13 @@ def compare_motion(preset: str, repeats: int) -> Comparison:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measures our IF-MDM against a plain transcription.")
     parser.add_argument("--renderer", default="starter-256", help="preset of the renderer")
-    parser.add_argument("--motion", default="starter", help="preset of the motion transformer")
+    parser.add_argument("--motion", nargs="+", default=["starter", "a0"], help="presets of the motion transformer")
     parser.add_argument("--repeats", type=int, default=5, help="calls of which the fastest counts")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     results = compare_renderer(arguments.renderer, arguments.repeats)
-    results.append(compare_motion(arguments.motion, arguments.repeats))
+    results += [compare_motion(preset, arguments.repeats) for preset in arguments.motion]
     for result in results:
         print(result)
     return 0 if all(result.difference <= AGREEMENT for result in results) else 1

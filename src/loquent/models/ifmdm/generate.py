@@ -22,6 +22,7 @@ from loquent.errors import WeightsError
 from loquent.models.ifmdm.behaviour import apply_amounts, apply_blinks, pause_layer, press_lips
 from loquent.models.ifmdm.code_space import CodeSpace, MoveParts, before_tanh, lip_factor
 from loquent.models.ifmdm.config import MotionConfig
+from loquent.models.ifmdm.fast import FastMotionDiffusionTransformer
 from loquent.models.ifmdm.sampling import SamplerSettings, WindowedSampler
 from loquent.models.ifmdm.statistics import STARTER_SETTINGS, Statistics, WindowStart, free, of_controls
 from loquent.models.ifmdm.transformer import MotionDiffusionTransformer
@@ -73,7 +74,7 @@ class ImplicitMotionGenerator:
     """Samples codes with a motion transformer. Implements `loquent.types.MotionGenerator`.
 
     Args:
-        network: the transformer.
+        network: the transformer, arranged for sampling.
         space: how it sees moves.
         parts: what of a move is the lips' and the head's.
         read_portrait: what the renderer says of a portrait, given the share of its expression that is kept.
@@ -82,13 +83,13 @@ class ImplicitMotionGenerator:
 
     def __init__(
         self,
-        network: MotionDiffusionTransformer,
+        network: FastMotionDiffusionTransformer,
         space: CodeSpace,
         parts: MoveParts,
         read_portrait: ReadPortrait,
         statistics: StatisticsRule = free,
     ) -> None:
-        self.network = network.eval()
+        self.network = network
         self.space = space
         self.parts = parts
         self.read_portrait = read_portrait
@@ -102,7 +103,8 @@ class ImplicitMotionGenerator:
             WeightsError: a file is missing or does not fit.
         """
         network, space, parts = load_transformer(folder)
-        return ImplicitMotionGenerator(network.to(device), space, parts, read_portrait)
+        fast = FastMotionDiffusionTransformer(network.to(device))
+        return ImplicitMotionGenerator(fast, space, parts, read_portrait)
 
     def with_statistics(self, statistics: StatisticsRule) -> ImplicitMotionGenerator:
         """The same with other statistics where no control track says them."""
@@ -135,7 +137,7 @@ class ImplicitMotionGenerator:
     ) -> Iterator[NDArray[np.float32]]:
         """Yields the network's moves (t, M) as they are."""
         config = self.network.config
-        device = next(self.network.parameters()).device
+        device = self.network.positions.device
         random = torch.Generator().manual_seed(controls.seed)
         settings = SamplerSettings(
             steps=controls.steps,

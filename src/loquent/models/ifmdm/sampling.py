@@ -22,7 +22,7 @@ from loquent.diffusion.gaussian import (
 )
 from loquent.diffusion.windows import crossfade, cut_windows
 from loquent.models.ifmdm.statistics import WindowStart, free
-from loquent.models.ifmdm.transformer import ConditionTokens, Drops
+from loquent.models.ifmdm.transformer import Drops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from loquent.diffusion.gaussian import Predict
+    from loquent.models.ifmdm.fast import FastMotionDiffusionTransformer
     from loquent.models.ifmdm.statistics import StatisticsRule
     from loquent.models.ifmdm.transformer import MotionDiffusionTransformer
 
@@ -58,7 +59,7 @@ class SamplerSettings:
 
 
 def guided(
-    network: MotionDiffusionTransformer,
+    network: MotionDiffusionTransformer | FastMotionDiffusionTransformer,
     speech: Tensor,
     hint: Tensor,
     mean: Tensor,
@@ -75,18 +76,18 @@ def guided(
     Returns:
         A function of noisy motion (B, N, M) and timesteps (B,). Variance logits are those with speech.
     """
-    conditions = network.embed_conditions(speech, hint, mean, std)
+    with_speech = network.embed_conditions(speech, hint, mean, std)
     if scale == 1:
-        return lambda x, timestep: network.denoise(x, timestep, conditions)
+        return network.denoiser(with_speech)
     keep = torch.zeros(len(speech), dtype=torch.bool, device=speech.device)
     drops = None if kind == "published" else Drops(joint=~keep, hint=keep, mean=keep, std=keep, speech=~keep)
     silent = network.embed_conditions(torch.zeros_like(speech), hint, mean, std, drops)
-    both = ConditionTokens.concatenate([conditions, silent])
+    denoise_both = network.denoiser(with_speech, silent)
 
     def predict(x: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        noise, logits = network.denoise(x.repeat(2, 1, 1), timestep.repeat(2), both)
-        with_speech, without = noise.chunk(2)
-        return guide(without, with_speech, scale), logits.chunk(2)[0]
+        noise, logits = denoise_both(x, timestep)
+        conditional, unconditional = noise.chunk(2)
+        return guide(unconditional, conditional, scale), logits.chunk(2)[0]
 
     return predict
 
@@ -99,7 +100,9 @@ class WindowedSampler:
     instead of jumping.
     """
 
-    def __init__(self, network: MotionDiffusionTransformer, settings: SamplerSettings) -> None:
+    def __init__(
+        self, network: MotionDiffusionTransformer | FastMotionDiffusionTransformer, settings: SamplerSettings
+    ) -> None:
         self.network = network
         self.settings = settings
         self._schedule = settings.schedule(linear_betas())

@@ -20,10 +20,11 @@ from loquent.nn.layers import Mlp, TimeEmbedder, VectorEmbedder
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from loquent.diffusion.gaussian import Predict
     from loquent.models.ifmdm.config import MotionConfig
 
 NUM_CONTEXT = 3  # tokens after the frames: hint, mean, std
-_NORM_EPS = 1e-6
+NORM_EPS = 1e-6
 
 
 def position_table(num_tokens: int, dim: int) -> Tensor:
@@ -34,7 +35,7 @@ def position_table(num_tokens: int, dim: int) -> Tensor:
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=_NORM_EPS) * (1 + scale) + shift
+    return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS) * (1 + scale) + shift
 
 
 class Modulation(nn.Module):
@@ -122,7 +123,43 @@ def _kept(x: Tensor, dropped: Tensor | None) -> Tensor:
     return x if dropped is None else x.masked_fill(dropped.view(-1, *[1] * (x.ndim - 1)), 0.0)
 
 
-class MotionDiffusionTransformer(nn.Module):
+class ConditionEmbedders(nn.Module):
+    """The part of the network that needs neither noisy motion nor timestep."""
+
+    config: MotionConfig
+    joint_speech_embedder: VectorEmbedder
+    hint_embedder: VectorEmbedder
+    mean_embedder: VectorEmbedder
+    std_embedder: VectorEmbedder
+    speech_embedder: VectorEmbedder
+
+    def embed_conditions(
+        self, speech: Tensor, hint: Tensor, mean: Tensor, std: Tensor, drops: Drops | None = None
+    ) -> ConditionTokens:
+        """Arguments as of `MotionDiffusionTransformer.forward`."""
+        self._check_length("speech", speech)
+        embedders = {"hint": self.hint_embedder, "mean": self.mean_embedder, "std": self.std_embedder}
+        values = {"hint": hint, "mean": mean, "std": std}
+        context = [
+            embed(_kept(values[name], drops and getattr(drops, name)))[:, None] for name, embed in embedders.items()
+        ]
+        kept = torch.ones(len(speech), 1, 1, device=speech.device, dtype=speech.dtype)
+        return ConditionTokens(
+            speech=self.speech_embedder(_kept(speech, drops and drops.speech)).mean(2),
+            joint_speech=self.joint_speech_embedder(speech).flatten(2),
+            joint_kept=_kept(kept, drops and drops.joint),
+            context=torch.cat(context, dim=1),
+        )
+
+    def _check_length(self, what: str, x: Tensor) -> None:
+        # With fewer frames the published network takes condition tokens for frames without a word.
+        if x.shape[1] != self.config.num_frames:
+            raise LoquentError(
+                f"{what} has {x.shape[1]} frames; this network works on windows of exactly {self.config.num_frames}"
+            )
+
+
+class MotionDiffusionTransformer(ConditionEmbedders):
     """Noise and variance logits of a window of motion."""
 
     positions: Tensor
@@ -187,24 +224,6 @@ class MotionDiffusionTransformer(nn.Module):
         """
         return self.denoise(noisy, timestep, self.embed_conditions(speech, hint, mean, std, drops))
 
-    def embed_conditions(
-        self, speech: Tensor, hint: Tensor, mean: Tensor, std: Tensor, drops: Drops | None = None
-    ) -> ConditionTokens:
-        """The part of `forward` that needs neither noisy motion nor timestep."""
-        self._check_length("speech", speech)
-        embedders = {"hint": self.hint_embedder, "mean": self.mean_embedder, "std": self.std_embedder}
-        values = {"hint": hint, "mean": mean, "std": std}
-        context = [
-            embed(_kept(values[name], drops and getattr(drops, name)))[:, None] for name, embed in embedders.items()
-        ]
-        kept = torch.ones(len(speech), 1, 1, device=speech.device, dtype=speech.dtype)
-        return ConditionTokens(
-            speech=self.speech_embedder(_kept(speech, drops and drops.speech)).mean(2),
-            joint_speech=self.joint_speech_embedder(speech).flatten(2),
-            joint_kept=_kept(kept, drops and drops.joint),
-            context=torch.cat(context, dim=1),
-        )
-
     def denoise(self, noisy: Tensor, timestep: Tensor, conditions: ConditionTokens) -> tuple[Tensor, Tensor]:
         """`forward` with conditions embedded before."""
         self._check_length("motion", noisy)
@@ -218,9 +237,12 @@ class MotionDiffusionTransformer(nn.Module):
         noise, logits = self.final_layer(x[:, :num_frames], activated).chunk(2, dim=-1)
         return noise, logits
 
-    def _check_length(self, what: str, x: Tensor) -> None:
-        # With fewer frames the published network takes condition tokens for frames without a word.
-        if x.shape[1] != self.config.num_frames:
-            raise LoquentError(
-                f"{what} has {x.shape[1]} frames; this network works on windows of exactly {self.config.num_frames}"
-            )
+    def denoiser(self, with_speech: ConditionTokens, silent: ConditionTokens | None = None) -> Predict:
+        """`denoise` with these conditions.
+
+        Given both sides of guidance, noise and logits are (2·B, N, M): with speech, then without.
+        """
+        if silent is None:
+            return lambda noisy, timestep: self.denoise(noisy, timestep, with_speech)
+        both = ConditionTokens.concatenate([with_speech, silent])
+        return lambda noisy, timestep: self.denoise(noisy.repeat(2, 1, 1), timestep.repeat(2), both)
