@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from loquent.face import embedded
 from loquent.face.topology import EYELIDS, LIPS
 from loquent.models.ifmdm import Autoencoder
-from loquent.models.ifmdm.drawing import PortraitDrawer, to_pixels, to_tensor
+from loquent.models.ifmdm.drawing import DETAIL, PortraitDrawer, to_pixels, to_tensor
 from loquent.models.ifmdm.weights import load_autoencoder
 from loquent.training.ifmdm_batches import PairGroups
 from loquent.training.ifmdm_data import STILL
@@ -198,7 +198,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     network = load_autoencoder(arguments.weights)
-    drawer = PortraitDrawer(network)
+    drawer = PortraitDrawer(network, DETAIL)
     codes_of = Codes(network, arguments.weights / "steering.safetensors", arguments.codes)
     groups = PairGroups(arguments.cache, 1, arguments.split)
     if arguments.sheet:
