@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from loquent.face import embedded
 from loquent.face.topology import EYELIDS, LIPS
 from loquent.models.ifmdm import Autoencoder
-from loquent.models.ifmdm.drawing import PortraitDrawer, to_pixels, to_tensor
+from loquent.models.ifmdm.drawing import DETAIL, PortraitDrawer, to_pixels, to_tensor
 from loquent.models.ifmdm.weights import load_autoencoder
 from loquent.training.ifmdm_batches import PairGroups
 from loquent.training.ifmdm_data import STILL
@@ -93,6 +93,11 @@ class Codes:
         return torch.from_numpy(np.tanh(away.reshape(len(away), -1) @ self.basis))
 
 
+def photo_landmarks(person: dict[str, NDArray]) -> NDArray[np.float32]:
+    """(478, 3), pixels."""
+    return np.column_stack([person["landmarks"][0], person["depth"]])
+
+
 def measure_person(
     drawer: PortraitDrawer, codes_of: Codes, person: dict[str, NDArray], table: dict[str, list]
 ) -> NDArray:
@@ -100,7 +105,7 @@ def measure_person(
     frames = person["frames"]
     with torch.no_grad():
         codes = codes_of.of(person)
-        portrait = drawer.read(to_tensor(frames[0]), person["landmarks"][0])
+        portrait = drawer.read(to_tensor(frames[0]), photo_landmarks(person))
         drawn = np.concatenate([to_pixels(drawer.draw(portrait, code[None])) for code in codes])
     kinds = np.stack([cv2.resize(k, frames.shape[1:3], interpolation=cv2.INTER_NEAREST) for k in person["kinds"]])
     table["codes"].append(Codes(codes_of.network, codes_of.steering, "encoder").of(person).numpy())
@@ -172,10 +177,10 @@ def sheet(drawer: PortraitDrawer, codes_of: Codes, people: list[dict[str, NDArra
     rows = []
     for number, person in enumerate(people):
         other = people[(number + 1) % len(people)]
-        portrait = drawer.read(
-            to_tensor(large(person["frames"][0])),
-            (person["landmarks"][0] + 0.5) * (size / person["frames"].shape[1]) - 0.5,
-        )
+        zoom = size / person["frames"].shape[1]
+        middle = np.array([0.5, 0.5, 0])
+        landmarks = (photo_landmarks(person) + middle) * zoom - middle
+        portrait = drawer.read(to_tensor(large(person["frames"][0])), landmarks)
         codes, driving = codes_of.of(person), codes_of.of(other)
         tiles = [large(person["frames"][0])]
         for row in SHEET_ROWS:
@@ -198,9 +203,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     network = load_autoencoder(arguments.weights)
-    drawer = PortraitDrawer(network)
+    drawer = PortraitDrawer(network, DETAIL)
     codes_of = Codes(network, arguments.weights / "steering.safetensors", arguments.codes)
-    groups = PairGroups(arguments.cache, 1, arguments.split)
+    groups = PairGroups(arguments.cache, 1, arguments.split, layered=True)
     if arguments.sheet:
         chosen = np.linspace(0, len(groups) - 1, 12).astype(int)
         picture = sheet(drawer, codes_of, [groups.person(int(n)) for n in chosen], arguments.size)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from loquent.face.topology import LEFT_EYE_LOWER, LEFT_EYE_UPPER, LIPS_INNER_LOW
 from loquent.media.image import read_image
 from loquent.models.ifmdm import Autoencoder, get_autoencoder_preset
 from loquent.models.ifmdm.drawing import PortraitDrawer, to_tensor
-from loquent.models.ifmdm.output import MouthSketch, Sketch, compose, enlarge, shares_of, warp
+from loquent.models.ifmdm.output import MouthSketch, Sketch, compose, enlarge, seen_planes, shares_of, warp
 from loquent.models.ifmdm.photo_layers import (
     ALPHA,
     BLUE,
@@ -24,6 +25,7 @@ from loquent.models.ifmdm.photo_layers import (
     UPPER,
     PhotoLayers,
     mark_openings,
+    refine,
     shrink,
     take_apart,
 )
@@ -158,6 +160,58 @@ def test_layers_may_be_smaller_than_the_photo(layers):
     assert small.repeat(3).rows(torch.tensor([2, 0])).background.shape == (2, 3, 64, 64)
 
 
+def test_finer_layers_keep_the_photos_own_pixels(layers):
+    for detail in (1, 2, 3):
+        fine = layers.refined(detail)
+        assert (fine.size, fine.detail, fine.planes.shape[-1]) == (128, detail, 128 * detail)
+        torch.testing.assert_close(fine.own, layers.planes, atol=0, rtol=0)
+        weights = fine.planes[:, [NEAR, UPPER, LOWER, INSIDE]]
+        assert ((weights >= 0) & (weights <= 1)).all()
+        torch.testing.assert_close(seen_planes(fine, 32), seen_planes(layers, 32), atol=0, rtol=0)
+        torch.testing.assert_close(fine.shrunk(64).planes, layers.shrunk(64).planes, atol=0, rtol=0)
+        torch.testing.assert_close(warp(fine.planes, flat(0, 2, 128)), layers.planes, atol=1e-4, rtol=0)
+
+
+def test_what_lies_between_pixels_is_finer():
+    """Waves as short as four pixels, read anywhere between pixels."""
+    place = torch.arange(64.0)
+    errors = []
+    for detail in (1, 2):
+        worst = 0.0
+        for step in torch.linspace(0, 1, 9).tolist():
+            rows = torch.sin(place * (torch.pi / 2)).expand(1, 1, 64, 64)
+            for turned in (rows, rows.mT):
+                read = warp(refine(turned, detail), flat(2 * step / 64, 2, 64))
+                wanted = torch.sin((place + step) * (torch.pi / 2)).expand(1, 1, 64, 64)
+                away = read - (wanted if turned is rows else wanted.mT)
+                worst = max(worst, float(away[:, :, 8:-8, 8:-8].abs().max()))
+        errors.append(worst)
+    assert errors[0] == pytest.approx((2**0.5 - 1) / 2, abs=1e-3)  # halfway: means of neighbours
+    assert errors[1] < 0.08
+
+
+def test_without_flow_the_picture_is_the_photo_to_a_grey_level(head):
+    """However fine the layers: outside of the mouth, whose lips are a little apart."""
+    pixels, landmarks = head(128)
+    layers = take_apart(pixels, landmarks)
+    for detail in (1, 2, 3):
+        away = (compose(layers.refined(detail), sketch(flat(0, 2), flat(0, 2))) - to_tensor(pixels)).abs() * 127.5
+        closed = layers.planes[:, UPPER] + layers.planes[:, LOWER] > 0.999
+        assert closed.float().mean() > 0.95
+        assert away.amax(1)[closed].max() < 1
+
+
+def test_finer_layers_draw_the_same_of_a_smooth_photo(head):
+    pixels, landmarks = head(128)
+    layers = take_apart(cv2.GaussianBlur(pixels, (0, 0), 3), landmarks)
+    flow = 0.1 * torch.rand(2, 1, 2, 4, 4, generator=torch.Generator().manual_seed(5)) - 0.05
+    moved = sketch(*(enlarge(x, 32) for x in flow))
+    picture, fine = compose(layers, moved), compose(layers.refined(2), moved)
+    assert fine.shape == picture.shape
+    assert (fine - picture).abs().mean() < 0.002
+    assert (picture - compose(layers, sketch(flat(0, 2), flat(0, 2)))).abs().mean() > 0.02  # it moves
+
+
 def test_without_flow_planes_come_back():
     planes = torch.rand(1, 4, 64, 64, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(warp(planes, torch.zeros(1, 2, 64, 64)), planes, atol=1e-5, rtol=0)
@@ -171,14 +225,15 @@ def test_shares_reach_their_ends():
 
 @torch.no_grad()
 @pytest.mark.parametrize("steered", [False, True])
-@pytest.mark.parametrize(("size", "count"), [(64, 1), (128, 3)])
-def test_drawn_pictures_are_the_decoders(networks, head, size, count, steered):
+@pytest.mark.parametrize(("size", "count", "detail"), [(64, 1, 1), (128, 3, 1), (64, 2, 2), (128, 1, 2)])
+def test_drawn_pictures_are_the_decoders(networks, head, size, count, detail, steered):
     network = networks[steered]
-    drawer = PortraitDrawer(network)
+    drawer = PortraitDrawer(network, detail)
     motion = torch.rand(count, TINY.motion_dim, generator=torch.Generator().manual_seed(2)) - 0.5
     pixels, landmarks = head(size)
     picture = to_tensor(pixels)
-    appearance = network.encode(picture.expand(count, -1, -1, -1), take_apart(pixels, landmarks).repeat(count))
+    layers = take_apart(pixels, landmarks).refined(detail).repeat(count)
+    appearance = network.encode(picture.expand(count, -1, -1, -1), layers)
     expected = network.decoder(appearance, motion)
     assert expected.shape == (count, 3, size, size)
     torch.testing.assert_close(drawer.draw(drawer.read(picture, landmarks), motion), expected, rtol=1e-3, atol=1e-3)

@@ -1,8 +1,10 @@
 """IF-MDM as a system: codes of any length from speech, frames in the photo, statistics as a control."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -305,6 +307,102 @@ def test_outside_the_square_the_photo_stays(implicit, portrait, size):
     column = int(60 * zoom)
     np.testing.assert_array_equal(first[:, :column], second[:, :column])
     assert (first != second).any()
+
+
+class StillDrawer:
+    """Draws what it has read."""
+
+    def read(self, image: torch.Tensor, landmarks: np.ndarray) -> torch.Tensor:
+        self.image, self.landmarks = image, landmarks
+        return image
+
+    def draw(self, image: torch.Tensor, motion: torch.Tensor) -> torch.Tensor:
+        return image.expand(len(motion), -1, -1, -1)
+
+
+def framed(portrait: Portrait, box: tuple[int, int, int, int], zoom: float = 1.0) -> Portrait:
+    """A part (left, top, right, bottom) of the photo, mirrored where it goes beyond it, and that at another size."""
+    left, top, right, bottom = box
+    height, width = portrait.photo.pixels.shape[:2]
+    beyond = [(max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)), (0, 0)]
+    pixels = np.pad(portrait.photo.pixels, beyond, mode="symmetric")
+    pixels = pixels[max(0, top) :, max(0, left) :][: bottom - top, : right - left]
+    size = round(zoom * pixels.shape[1]), round(zoom * pixels.shape[0])
+    scale = np.array([*size, zoom], np.float64) / (pixels.shape[1], pixels.shape[0], 1)
+    pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    moved = (portrait.face.landmarks - [left - 0.5, top - 0.5, 0]) * scale - [0.5, 0.5, 0]
+    return replace(portrait, photo=Photo(pixels), face=type(portrait.face)(moved.astype(np.float32)))
+
+
+PARTS_OF_A_PHOTO = {
+    "inside": ((-300, -250, 901, 850), 1.0),
+    "at an edge": ((180, 0, 700, 511), 1.0),
+    "at both sides": ((160, -40, 371, 470), 1.0),
+    "tiny": ((0, 0, 512, 511), 0.06),
+    "odd": ((-301, -100, 702, 607), 0.37),
+}
+
+
+@pytest.mark.parametrize("part", PARTS_OF_A_PHOTO)
+@pytest.mark.parametrize("crop_px", [64, 256])
+def test_what_the_network_leaves_as_it_is_stays_exactly_the_photo(portrait, part, crop_px):
+    photo = framed(portrait, *PARTS_OF_A_PHOTO[part])
+    renderer = ImplicitRenderer(StillDrawer(), crop_px, photo)
+    (frame,) = renderer.render(MotionCodes(np.zeros((1, 3), np.float32), SPACE))
+    zoom = crop_px / head_square(photo.face.landmarks).side_px
+    new = [round(zoom * side) for side in (photo.photo.width_px, photo.photo.height_px)]
+    method = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LANCZOS4
+    expected = cv2.resize(photo.photo.pixels, new, interpolation=method)[: new[1] // 2 * 2, : new[0] // 2 * 2]
+    np.testing.assert_array_equal(frame, expected)
+    assert renderer.size_px == frame.shape[1::-1]
+
+
+@pytest.mark.parametrize("size", [200, 500, 1001])
+def test_at_another_size_what_stays_is_all_but_the_photo(portrait, size):
+    photo = framed(portrait, *PARTS_OF_A_PHOTO["inside"])
+    smooth = replace(photo, photo=Photo(cv2.GaussianBlur(photo.photo.pixels, (0, 0), 12)))
+    renderer = ImplicitRenderer(StillDrawer(), 256, smooth, size)
+    (frame,) = renderer.render(MotionCodes(np.zeros((1, 3), np.float32), SPACE))
+    assert max(frame.shape) == size // 2 * 2
+    scaled = cv2.resize(smooth.photo.pixels, (size, round(size * 1100 / 1201)), interpolation=cv2.INTER_AREA)
+    expected = scaled[: frame.shape[0], : frame.shape[1]]
+    np.testing.assert_allclose(frame.astype(int), expected.astype(int), atol=3)
+
+
+@pytest.mark.parametrize("size", [None, 300, 700])
+@pytest.mark.parametrize("part", PARTS_OF_A_PHOTO)
+def test_landmarks_lie_where_the_drawer_sees_them(portrait, part, size):
+    """A spot at the tip of the nose is found there in the picture that the drawer is given."""
+    photo = framed(portrait, *PARTS_OF_A_PHOTO[part])
+    tip = photo.face.landmarks[4, :2]
+    y, x = np.mgrid[: photo.photo.height_px, : photo.photo.width_px]
+    reach = 0.03 * head_square(photo.face.landmarks).side_px
+    spot = np.exp(-((x - tip[0]) ** 2 + (y - tip[1]) ** 2) / (2 * reach**2))
+    spotted = replace(photo, photo=Photo(np.repeat(np.round(255 * spot)[..., None], 3, axis=2).astype(np.uint8)))
+    drawer = StillDrawer()
+    ImplicitRenderer(drawer, 256, spotted, size)
+    seen = drawer.image[0, 0].numpy() + 1
+    y, x = np.mgrid[:256, :256]
+    assert drawer.landmarks.shape == (478, 2)
+    near = np.hypot(x - drawer.landmarks[4, 0], y - drawer.landmarks[4, 1]) < 30
+    found = [(near * seen * axis).sum() / (near * seen).sum() for axis in (x, y)]
+    np.testing.assert_allclose(drawer.landmarks[4], found, atol=0.05)
+
+
+@pytest.mark.parametrize(("name", "least"), [("ifmdm", 0.88), ("ifmdm-512", 0.95)])
+def test_moved_frames_are_nearly_as_sharp_as_the_photo(portrait, name, least):
+    """The shipped renderer; the measure is the mean size of the Laplacian."""
+    renderer = load_system(name).make_renderer(portrait, None)
+    codes = np.random.default_rng(1).uniform(-0.2, 0.2, (4, 20)).astype(np.float32)
+    width, height = renderer.size_px
+    photo = cv2.resize(portrait.photo.pixels, (width, height), interpolation=cv2.INTER_AREA)
+
+    def sharpness(picture: np.ndarray) -> float:
+        return float(np.abs(cv2.Laplacian(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.CV_32F)).mean())
+
+    sharp = [sharpness(frame) / sharpness(photo) for frame in renderer.render(MotionCodes(codes, SPACE))]
+    assert min(sharp) > least
+    assert max(sharp) < 1.05  # nothing rings
 
 
 def test_the_pipeline_makes_a_clip_at_another_rate(implicit, portrait):

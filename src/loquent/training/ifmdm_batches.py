@@ -130,9 +130,10 @@ class PairGroups:
         return np.asarray(self._tables[table]["landmarks"][first:last]) / self._tables[table]["frames"].shape[1]
 
     def person(self, number: int) -> dict[str, NDArray]:
-        """All frames of one person, arrays as in `DrawnPeople`."""
-        table, _, first, last = self._people[number]
-        return {name: np.asarray(values[first:last]) for name, values in self._tables[table].items()}
+        """All frames of one person, arrays as in `DrawnPeople`; those of the photo too, if layered."""
+        table, place, first, last = self._people[number]
+        photo = {name: np.asarray(values[place]) for name, values in self._photos[table].items()}
+        return {name: np.asarray(values[first:last]) for name, values in self._tables[table].items()} | photo
 
     def _group(self, rng: np.random.Generator) -> tuple[NDArray, ...]:
         table, number, first, last = self._people[int(rng.integers(len(self._people)))]

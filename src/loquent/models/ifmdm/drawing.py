@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from loquent.models.ifmdm.output import OutputStage
     from loquent.models.ifmdm.photo_layers import PhotoLayers
 
+DETAIL = 2  # as which the systems draw, see `PortraitDrawer`
 _CHANNELS_LAST = torch.channels_last
 _BORDER = 3  # zeros around a table: one pixel before and two after
 
@@ -232,11 +233,17 @@ class PreparedPortrait:
 
 
 class PortraitDrawer:
-    """Draws with a trained renderer; it takes the weights as they are when it is made."""
+    """Draws with a trained renderer; it takes the weights as they are when it is made.
+
+    Args:
+        network: the renderer.
+        detail: how many times as fine as its pictures the photo's layers are read, see `PhotoLayers.refined`; training
+            and the decoder read them as they are.
+    """
 
     @torch.no_grad()
-    def __init__(self, network: Autoencoder) -> None:
-        self._network = network
+    def __init__(self, network: Autoencoder, detail: int = 1) -> None:
+        self._network, self._detail = network, detail
         decoder = network.decoder
         levels: list[Level] = list(decoder.levels)  # type: ignore[arg-type]
         layers: list[ModulatedConv] = [decoder.first.conv]
@@ -281,6 +288,7 @@ class PortraitDrawer:
             if layers is None:
                 raise PhotoError("a renderer with an output stage cuts the photo at the mouth and eyes; give landmarks")
             seen = seen_planes(layers, self._network.config.size_px)
+            layers = layers.refined(self._detail)
         return PreparedPortrait(
             styles=F.linear(vector, self._style_weight, self._style_bias),
             tables=[FeatureTable(features) for features in appearance.features[:-1]],

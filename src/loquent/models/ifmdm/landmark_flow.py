@@ -10,6 +10,7 @@ Shape letters: B batch, P photos (B, or 1 for all), K landmarks, L side of the l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import cv2
@@ -178,6 +179,12 @@ def gaussian_blur(planes: Tensor, sigma: float, taps: int) -> Tensor:
     )
 
 
+@lru_cache(maxsize=16)
+def _read_places(size: int, fine: int) -> Tensor:
+    """Where planes of side `fine` are read for a picture of side `size` without flow, (2, size, size)."""
+    return places_of(size) + (size - fine) / (size * fine)
+
+
 def places_of(size: int) -> Tensor:
     """Middles of pixels from −1 to 1, (2, S, S), x and y."""
     line = (2 * torch.arange(size) + 1) / size - 1
@@ -186,13 +193,13 @@ def places_of(size: int) -> Tensor:
 
 
 def warp(planes: Tensor, offsets: Tensor, beyond: str = "border") -> Tensor:
-    """Planes (B, C, S, S) read at each pixel's own place plus an offset (B, 2, S, S) in half pictures.
+    """Planes (B, C, D·S, D·S) read at each pixel's own place plus an offset (B, 2, S, S) in half pictures.
 
-    No offset is no change, unlike in the published levels. Beyond the edge the edge goes on, or the mirrored picture
-    (`beyond="reflection"`).
+    No offset is no change, unlike in the published levels: of planes that are finer, see `PhotoLayers.refined`, every
+    D-th pixel is read then. Beyond the edge the edge goes on, or the mirrored picture (`beyond="reflection"`).
     """
-    size = planes.shape[-1]
-    grid = (places_of(size).to(offsets) + offsets).permute(0, 2, 3, 1)
+    places = _read_places(offsets.shape[-1], planes.shape[-1]).to(offsets)
+    grid = (places + offsets).permute(0, 2, 3, 1)
     return F.grid_sample(planes.to(offsets.dtype), grid, padding_mode=beyond, align_corners=False)
 
 

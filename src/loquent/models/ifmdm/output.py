@@ -220,7 +220,7 @@ class OutputStage(nn.Module):
 
 def seen_planes(layers: PhotoLayers, size: int) -> Tensor:
     """What a stage behind a level of `size` pixels looks at, (B, 6, 2·size, 2·size)."""
-    return shrink(layers.planes[:, LOOK], LOOK_FACTOR * size)
+    return shrink(layers.own[:, LOOK], LOOK_FACTOR * size)
 
 
 def look(planes: Tensor, offsets: Tensor) -> Tensor:
@@ -303,7 +303,8 @@ def _add_mouth(person: Tensor, layers: PhotoLayers, mouth: MouthSketch, gap: Ten
     moved = _after(mouth.skull, to_mouth)  # picture to sprites
     upper = _read(mouth.sprites[:, :4], places, moved)
     lower = _read(mouth.sprites[:, 4:], places, moved, mouth.jaw)
-    photo = _read(layers.planes[:, RED : INSIDE + 1], places, _after(inverse_affine(to_mouth), moved))
+    photo = layers.planes[:, RED : INSIDE + 1]
+    photo = _read(photo, places, _after(inverse_affine(to_mouth), moved), layers.shift.to(places))
     windows = [(slice(top, top + side), slice(left, left + side)) for left, top in corners]
     light = _light(torch.stack([gap[row, :, *window] for row, window in enumerate(windows)]), size)
     for picture, share in (

@@ -54,21 +54,50 @@ _NEAR_ABOVE = -0.35  # of the line between the corners, where the mouth may open
 _CLOSED = 0.02  # lips closer than this, in interocular distances, are shut
 _INSET = 0.006  # of the lids' lines: lashes belong to the lid
 _EYE_REACH = (0.5, 0.55)  # how far an eye's lower layer goes beside and below, in widths of the eye
+_TAPS = 8  # pixels from which one between them is made
 _EYES = ((RIGHT_EYE_UPPER, RIGHT_EYE_LOWER), (LEFT_EYE_UPPER, LEFT_EYE_LOWER))
 
 
 @dataclass(frozen=True, eq=False)
 class PhotoLayers:
-    """A photo taken apart: photo = person + (1 − alpha) · background, in [−1, 1]."""
+    """A photo taken apart: photo = person + (1 − alpha) · background, in [−1, 1].
 
-    planes: Tensor  # (B, 8, S, S): see above; colours are the person's, times alpha
+    Of what moves there may be D pixels for each of the photo's, each way, so that reading between pixels blurs less. Every
+    D-th of them is then the photo's own.
+    """
+
+    planes: Tensor  # (B, 8, D·S, D·S): see above; colours are the person's, times alpha
     background: Tensor  # (B, 3, S, S), completed behind the person
     to_mouth: Tensor  # (B, 2, 3): from −1 to 1 across the photo to −1 to 1 in the box of the mouth's sprites
     field: LandmarkField  # of the photos, or of the one photo that all rows are
 
     @property
     def size(self) -> int:
-        return self.planes.shape[-1]
+        return self.background.shape[-1]
+
+    @property
+    def detail(self) -> int:
+        """D."""
+        return self.planes.shape[-1] // self.size
+
+    @property
+    def shift(self) -> Tensor:
+        """Where planes are read for the photo's own pixels, beside these, half pictures: (1, 2)."""
+        return torch.full((1, 2), (1 - self.detail) / self.planes.shape[-1])
+
+    @property
+    def own(self) -> Tensor:
+        """Planes at the photo's own pixels, (B, 8, S, S)."""
+        return self.planes[:, :, :: self.detail, :: self.detail]
+
+    def refined(self, detail: int) -> PhotoLayers:
+        """The same with planes `detail` times as fine as the photo."""
+        if detail == self.detail:
+            return self
+        planes = refine(self.own, detail)
+        for weight in (NEAR, UPPER, LOWER, INSIDE):
+            planes[:, weight].clamp_(0, 1)
+        return PhotoLayers(planes, self.background, self.to_mouth, self.field)
 
     def rows(self, numbers: Tensor) -> PhotoLayers:
         """Those of some photos of the batch."""
@@ -78,7 +107,7 @@ class PhotoLayers:
 
     def shrunk(self, size: int) -> PhotoLayers:
         """The same for a smaller photo, whose side divides this one's."""
-        return PhotoLayers(shrink(self.planes, size), shrink(self.background, size), self.to_mouth, self.field)
+        return PhotoLayers(shrink(self.own, size), shrink(self.background, size), self.to_mouth, self.field)
 
     def repeat(self, count: int) -> PhotoLayers:
         """The same photo `count` times, in the same memory; for a batch of one."""
@@ -206,3 +235,30 @@ def shrink(photo: Tensor, size: int) -> Tensor:
             f"the picture has {photo.shape[-1]} x {photo.shape[-2]} pixels; give a square whose side is a multiple of {size}"
         )
     return photo if factor == 1 else F.avg_pool2d(photo, factor)
+
+
+def refine(planes: Tensor, detail: int) -> Tensor:
+    """Planes (B, C, S, S) with pixels in between, (B, C, D·S, D·S): windowed sinc, every D-th pixel as it is."""
+    batch, channels, size, _ = planes.shape
+    rows = planes.new_empty(batch, channels, size, detail * size)
+    fine = planes.new_empty(batch, channels, detail * size, detail * size)
+    around = (_TAPS // 2 - 1, _TAPS // 2)
+    _fill_between(rows, F.pad(planes, (*around, 0, 0), mode="replicate"))
+    _fill_between(fine.mT, F.pad(rows, (0, 0, *around), mode="replicate").mT)
+    return fine
+
+
+def _fill_between(fine: Tensor, padded: Tensor) -> None:
+    """Writes lines (..., D·S) from lines (..., S + 7), which begin three pixels earlier and end four later."""
+    size = padded.shape[-1] - _TAPS + 1
+    neighbours = [padded[..., tap : tap + size] for tap in range(_TAPS)]
+    own = _TAPS // 2 - 1
+    detail = fine.shape[-1] // size
+    fine[..., ::detail] = neighbours[own]
+    for phase in range(1, detail):
+        away = phase / detail + own - np.arange(_TAPS)
+        weights = np.sinc(away) * np.sinc(away / (_TAPS // 2))
+        lines = neighbours[0] * (weights[0] / weights.sum())
+        for tap in range(1, _TAPS):
+            lines.add_(neighbours[tap], alpha=weights[tap] / weights.sum())
+        fine[..., phase::detail] = lines

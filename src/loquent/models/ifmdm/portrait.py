@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 
-from loquent.face.crop import Square, cut, head_square
+from loquent.face.crop import cut, head_square
 from loquent.models.ifmdm.behaviour import FaceMoves
 from loquent.models.ifmdm.code_space import before_tanh
 from loquent.models.ifmdm.drawing import PortraitDrawer, to_pixels, to_tensor
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _EXAMPLES, _JAW = 400, 0.1  # faces by which a portrait's moves are read, and the weight of a jaw that parts the lips
 _MIDDLE = slice(3, 6)  # of the pairs of lip points
 _BATCH = 8  # frames drawn at once
+_PIXEL_MIDDLE = np.array([0.5, 0.5, 0.0])  # of pixels, from their corners; depth has none
 _FADE = 0.06  # of the crop's side, over which it passes into the photo
 
 
@@ -83,11 +85,36 @@ class PortraitReader:
         )
 
 
+@dataclass(frozen=True)
+class _Window:
+    """The head square in whole pixels of a frame; it may go beyond the frame."""
+
+    left: int
+    top: int
+    side: int
+
+    def cut(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """RGB (side, side, 3) from a frame; outside of it its edge pixels go on."""
+        rows, columns = (
+            np.clip(np.arange(first, first + self.side), 0, length - 1)
+            for first, length in ((self.top, pixels.shape[0]), (self.left, pixels.shape[1]))
+        )
+        return pixels[rows[:, None], columns]
+
+    def inside(self, width: int, height: int) -> tuple[slice, slice]:
+        """Rows and columns of a frame that it covers."""
+        return (
+            slice(max(0, self.top), min(height, self.top + self.side)),
+            slice(max(0, self.left), min(width, self.left + self.side)),
+        )
+
+
 class ImplicitRenderer:
     """Draws a portrait with motion codes. Implements `loquent.types.Renderer`.
 
-    The network draws the square of head and shoulders; the rest of the frame is the photo, scaled so that the square
-    has the network's size.
+    The network draws the square of head and shoulders; the rest of the frame is the photo. The photo is scaled such, and
+    the square lies such, that its pixels are the network's: nothing is resampled on the way there and back, unless
+    another size is asked for.
     """
 
     def __init__(
@@ -102,14 +129,13 @@ class ImplicitRenderer:
             size: longer side of the frames in pixels; None takes the scale at which the network draws.
             device: where the drawer's network is.
         """
-        pixels, square = _scaled(portrait, crop_px, size)
         self._drawer, self._device = drawer, device
-        self._photo = pixels
-        crop = cut(pixels, square, crop_px).pixels
-        landmarks = _in_crop(portrait.face.landmarks, head_square(portrait.face.landmarks), crop_px)
-        self._portrait = drawer.read(to_tensor(crop).to(device), landmarks)
-        self._box, self._places = _places(square, crop_px, pixels.shape[1::-1])
-        self._share = _fade(self._box, square, pixels.shape[1::-1])
+        self._photo, window, landmarks = _scaled(portrait, crop_px, size)
+        crop = _resized(window.cut(self._photo), crop_px)
+        in_crop = (landmarks - [window.left, window.top, 0] + _PIXEL_MIDDLE) * (crop_px / window.side) - _PIXEL_MIDDLE
+        self._portrait = drawer.read(to_tensor(crop).to(device), in_crop.astype(np.float32))
+        self._window, self._inside = window, window.inside(*self.size_px)
+        self._share = _fade(window, self.size_px)
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -127,52 +153,49 @@ class ImplicitRenderer:
                 yield self._into_photo(picture)
 
     def _into_photo(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        left, top, right, bottom = self._box
         frame = self._photo.copy()
-        window = frame[top:bottom, left:right]
-        drawn = cv2.warpAffine(
-            picture, self._places, (right - left, bottom - top), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        cv2.blendLinear(drawn, window.copy(), self._share, 1 - self._share, dst=window)
+        below = frame[self._inside]
+        rows, columns = self._inside
+        top, left = rows.start - self._window.top, columns.start - self._window.left
+        drawn = _resized(picture, self._window.side)[top : top + below.shape[0], left : left + below.shape[1]]
+        cv2.blendLinear(np.ascontiguousarray(drawn), below.copy(), self._share, 1 - self._share, dst=below)
         return frame
 
 
-def _scaled(portrait: Portrait, crop_px: int, size: int | None) -> tuple[NDArray[np.uint8], Square]:
-    """The photo at the wanted size, sides cut to even lengths, and the head square in it."""
+def _scaled(
+    portrait: Portrait, crop_px: int, size: int | None
+) -> tuple[NDArray[np.uint8], _Window, NDArray[np.float64]]:
+    """The photo at the wanted size, sides cut to even lengths, the head square in it, and landmarks (478, 3) in its
+    pixels."""
     pixels, square = portrait.photo.pixels, head_square(portrait.face.landmarks)
     height, width = pixels.shape[:2]
     zoom = crop_px / square.side_px if size is None else size / max(height, width)
     new = max(2, round(width * zoom)), max(2, round(height * zoom))
     if new != (width, height):
         pixels = cv2.resize(pixels, new, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LANCZOS4)
-    scale_x, scale_y = new[0] / width, new[1] / height
-    moved = Square(
-        (square.centre_x + 0.5) * scale_x - 0.5, (square.centre_y + 0.5) * scale_y - 0.5, square.side_px * zoom
-    )
-    return np.ascontiguousarray(pixels[: new[1] // 2 * 2, : new[0] // 2 * 2], np.uint8), moved
+    scale = np.array(new) / (width, height)
+    side = max(1, round(square.side_px * zoom))
+    left, top = np.round((np.array([square.centre_x, square.centre_y]) + 0.5) * scale - side / 2).astype(int)
+    landmarks = (portrait.face.landmarks + _PIXEL_MIDDLE) * [*scale, scale.mean()] - _PIXEL_MIDDLE
+    frame = np.ascontiguousarray(pixels[: new[1] // 2 * 2, : new[0] // 2 * 2], np.uint8)
+    return frame, _Window(int(left), int(top), side), landmarks
 
 
-def _in_crop(landmarks: NDArray[np.floating], square: Square, crop_px: int) -> NDArray[np.float32]:
-    """Landmarks (478, 2) in pixels of the square's crop, from photo pixels (478, 3)."""
-    return square.from_photo(landmarks)[:, :2] * crop_px + (crop_px - 1) / 2
+def _resized(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A square picture at another side: means where it becomes smaller, cubic where larger."""
+    if len(picture) == side:
+        return picture
+    method = cv2.INTER_AREA if len(picture) > side else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, (side, side), interpolation=method), np.uint8)
 
 
-def _places(square: Square, crop_px: int, size: tuple[int, int]) -> tuple[tuple[int, int, int, int], NDArray]:
-    """Part of the photo (left, top, right, bottom) under the square, and the matrix (2, 3) from crop to it."""
-    half = square.side_px / 2
-    left, top = (max(0, int(np.ceil(centre - half))) for centre in (square.centre_x, square.centre_y))
-    right = min(size[0], int(np.floor(square.centre_x + half)) + 1)
-    bottom = min(size[1], int(np.floor(square.centre_y + half)) + 1)
-    return (left, top, right, bottom), square.crop_to_photo(crop_px) - [[0, 0, left], [0, 0, top]]
-
-
-def _fade(box: tuple[int, int, int, int], square: Square, size: tuple[int, int]) -> NDArray[np.float32]:
+def _fade(window: _Window, size: tuple[int, int]) -> NDArray[np.float32]:
     """Share of the drawn picture, (h, w): 1 inside, falling to 0 at those sides that are not sides of the photo."""
-    left, top, right, bottom = box
-    x, y = np.arange(left, right), np.arange(top, bottom)
-    fade = _FADE * square.side_px
-    away_x = np.minimum(np.where(left > 0, x - left, fade), np.where(right < size[0], right - 1 - x, fade))
-    away_y = np.minimum(np.where(top > 0, y - top, fade), np.where(bottom < size[1], bottom - 1 - y, fade))
-    ramp_x, ramp_y = (np.clip((away + 0.5) / fade, 0, 1) for away in (away_x, away_y))
-    smooth = [ramp * ramp * (3 - 2 * ramp) for ramp in (ramp_x, ramp_y)]
-    return np.outer(smooth[1], smooth[0]).astype(np.float32)
+    ramps = []
+    for part, length in zip(window.inside(*size), size[::-1], strict=True):
+        place, fade = np.arange(part.start, part.stop), _FADE * window.side
+        before = place - part.start if part.start > 0 else fade
+        after = part.stop - 1 - place if part.stop < length else fade
+        ramp = np.clip((np.minimum(before, after) + 0.5) / fade, 0, 1)
+        ramps.append(np.broadcast_to(ramp * ramp * (3 - 2 * ramp), place.shape))
+    return np.outer(*ramps).astype(np.float32)

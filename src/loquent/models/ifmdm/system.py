@@ -9,7 +9,7 @@ import torch
 
 from loquent.errors import ControlsError, WeightsError
 from loquent.models.ifmdm.config import AutoencoderConfig, MotionConfig
-from loquent.models.ifmdm.drawing import PortraitDrawer
+from loquent.models.ifmdm.drawing import DETAIL, PortraitDrawer
 from loquent.models.ifmdm.generate import SPACE, ImplicitMotionGenerator
 from loquent.models.ifmdm.portrait import ImplicitRenderer, PortraitReader
 from loquent.models.ifmdm.statistics import STARTER_SETTINGS, Statistics, get_setting
@@ -90,7 +90,7 @@ class ImplicitSystem:
 
     def as_system(self, name: str, device: str, options: IfmdmOptions | None = None) -> System:
         """The system under a name, with options of its own."""
-        drawer = PortraitDrawer(self.renderer)
+        drawer = PortraitDrawer(self.renderer, DETAIL)
 
         def make_renderer(portrait: Portrait, size: int | None) -> ImplicitRenderer:
             return ImplicitRenderer(drawer, self.crop_px, portrait, size, device)
