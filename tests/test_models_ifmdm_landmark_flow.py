@@ -27,11 +27,17 @@ SIZE = 128
 
 
 @pytest.fixture(scope="module")
-def landmarks() -> np.ndarray:
-    """(478, 2), pixels of a picture whose middle the face fills."""
-    points = analyze(read_image(EXAMPLE)).face.landmarks[:, :2]
-    low, high = points.min(0), points.max(0)
-    return ((points - (low + high) / 2) / (high - low).max() * 0.6 * SIZE + SIZE / 2 - 0.5).astype(np.float32)
+def solid() -> np.ndarray:
+    """(478, 3), pixels of a picture whose middle the face fills."""
+    points = analyze(read_image(EXAMPLE)).face.landmarks
+    low, high = points[:, :2].min(0), points[:, :2].max(0)
+    scaled = (points - [*(low + high) / 2, 0]) / (high - low).max() * 0.6 * SIZE
+    return (scaled + np.array([SIZE / 2 - 0.5, SIZE / 2 - 0.5, 0])).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def landmarks(solid) -> np.ndarray:
+    return solid[:, :2]
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +80,23 @@ def test_a_turned_and_moved_head_is_followed_as_a_whole(field, landmarks):
     torch.testing.assert_close(skull[0], torch.cat([turn, torch.tensor([[0.06], [-0.04]])], 1), atol=1e-4, rtol=0)
     assert near.max() > 0.99
     assert near[0, 0, 0, 0] == 0
+
+
+def test_a_turning_head_carries_the_teeth_as_what_lies_at_their_depth(solid):
+    turn = np.radians(15)
+    middle = np.array([SIZE / 2, SIZE / 2, 0])
+    turned = solid.copy()
+    turned[:, 0] = (solid - middle) @ [np.cos(turn), 0, -np.sin(turn)] + middle[0]
+    moved = torch.from_numpy((turned - solid)[None, list(POINTS), :2] * np.float32(2 / SIZE))
+    teeth = solid[[78, 308, 164, 2]].mean(0)
+    place = torch.tensor([*(teeth[:2] + 0.5) * (2 / SIZE) - 1, 1.0], dtype=torch.float32)
+    wanted = (teeth - middle) @ [np.cos(turn), 0, -np.sin(turn)] + middle[0]
+    off = []
+    for points in (solid, solid[:, :2]):
+        found = (make_field(points, SIZE).skull_of(moved)[0] @ place).numpy()
+        off.append(float(abs((found[0] + 1) * (SIZE / 2) - 0.5 - wanted)))
+    assert off[0] < 0.05
+    assert off[1] > 0.5
 
 
 def test_layers_part_where_lips_part(field, landmarks):

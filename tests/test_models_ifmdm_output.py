@@ -276,3 +276,28 @@ def test_the_published_networks_have_no_such_stage():
     assert Autoencoder(replace(TINY, output_dim=0)).decoder.output is None
     assert get_autoencoder_preset("published-512").output_dim == 0
     assert get_autoencoder_preset("starter-blend").output_px == 256
+
+
+def test_the_sprites_lie_where_the_incisors_end(head):
+    landmarks = head(256)[1]
+    unit = np.linalg.norm(landmarks[263] - landmarks[33])
+    box = take_apart(*head(256)).to_mouth[0].numpy()
+    middle = np.linalg.solve(box[:, :2], -box[:, 2])  # of the box, −1 to 1
+    middle = (middle + 1) * 128 - 0.5
+    lips = landmarks[[13, 14]].mean(0)
+    assert abs(middle[0] - lips[0]) < 0.04 * unit
+    assert abs(middle[1] - lips[1]) < 0.12 * unit
+
+
+def test_teeth_are_darker_right_behind_the_lips(layers):
+    lower = flat(0, 2)
+    lower[:, 1] = -2 * 14 / 128
+    white = torch.ones(1, 8, 4, 4)
+    mouth = MouthSketch(torch.eye(2, 3)[None], torch.zeros(1, 2), white)
+    picture = compose(layers, replace(sketch(flat(0, 2), lower, own=NEVER), mouth=mouth))[0].mean(0)
+    column = picture[:, 64]
+    bright = (column > 0.9).nonzero().flatten()
+    assert len(bright) > 3
+    first, last = int(bright[0]), int(bright[-1])
+    assert column[first - 1] < column[first]
+    assert column[last + 1] < column[last]

@@ -383,10 +383,14 @@ def test_landmarks_lie_where_the_drawer_sees_them(portrait, part, size):
     ImplicitRenderer(drawer, 256, spotted, size)
     seen = drawer.image[0, 0].numpy() + 1
     y, x = np.mgrid[:256, :256]
-    assert drawer.landmarks.shape == (478, 2)
+    assert drawer.landmarks.shape == (478, 3)
     near = np.hypot(x - drawer.landmarks[4, 0], y - drawer.landmarks[4, 1]) < 30
     found = [(near * seen * axis).sum() / (near * seen).sum() for axis in (x, y)]
-    np.testing.assert_allclose(drawer.landmarks[4], found, atol=0.05)
+    np.testing.assert_allclose(drawer.landmarks[4, :2], found, atol=0.05)
+    shape, seen_shape = (points - points.mean(0) for points in (photo.face.landmarks, drawer.landmarks))
+    np.testing.assert_allclose(
+        np.ptp(seen_shape, 0) / np.ptp(shape, 0), 256 / head_square(photo.face.landmarks).side_px, rtol=0.01
+    )
 
 
 @pytest.mark.parametrize(("name", "least"), [("ifmdm", 0.88), ("ifmdm-512", 0.95)])
