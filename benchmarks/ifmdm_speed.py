@@ -24,6 +24,7 @@ import torch
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent))
+from loquent.diffusion.gaussian import Schedule, ddim, last_sample, linear_betas, strided_timesteps
 from loquent.models.ifmdm import Autoencoder, MotionDiffusionTransformer, get_autoencoder_preset, get_motion_preset
 from loquent.models.ifmdm.drawing import PortraitDrawer
 from loquent.models.ifmdm.fast import FastMotionDiffusionTransformer
@@ -35,8 +36,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from loquent.diffusion.gaussian import Predict
+
 AGREEMENT = 1e-3
 SMALL_FLOW = 0.1
+STEPS = 10  # of a window, as the system takes
+WINDOW_REPEATS = 2  # of the longest work
 
 
 @dataclass(frozen=True)
@@ -77,54 +82,94 @@ def randomise(network: nn.Module, seed: int) -> None:
         weight.data.add_(0.02 * torch.randn_like(weight))
 
 
-def compare_renderer(preset: str, repeats: int) -> list[Comparison]:
-    config = get_autoencoder_preset(preset)
-    network = Autoencoder(config).eval()
-    randomise(network, 0)
-    for level in network.decoder.levels:
-        level.flow.flow.weight.data.mul_(SMALL_FLOW)
-    state, drawer = network.state_dict(), PortraitDrawer(network)
-    image = F.interpolate(torch.rand(1, 3, 8, 8) * 2 - 1, size=config.size_px, mode="bicubic")
-    motion = torch.rand(1, config.motion_dim) - 0.5
-    with torch.no_grad():
-        vector, maps = plain.encode(state, config, image)
-    portrait = drawer.read(image)
-    return [
-        compare(
-            f"{preset}: read a portrait",
-            lambda: plain.encode(state, config, image)[0],
-            lambda: network.encode(image.contiguous(memory_format=torch.channels_last)).vector,
-            repeats,
-        ),
-        compare(
-            f"{preset}: draw a frame",
-            lambda: plain.decode(state, config, vector, maps, motion),
-            lambda: drawer.draw(portrait, motion, refine=False),
-            repeats,
-        ),
-    ]
+class Renderer:
+    """A renderer with random weights and a portrait, read both ways."""
+
+    def __init__(self, preset: str) -> None:
+        self.preset, self.config = preset, get_autoencoder_preset(preset)
+        self.network = Autoencoder(self.config).eval()
+        randomise(self.network, 0)
+        for level in self.network.decoder.levels:
+            level.flow.flow.weight.data.mul_(SMALL_FLOW)  # type: ignore[union-attr,operator]
+        self.state, self.drawer = self.network.state_dict(), PortraitDrawer(self.network)
+        self.image = F.interpolate(torch.rand(1, 3, 8, 8) * 2 - 1, size=self.config.size_px, mode="bicubic")
+        with torch.no_grad():
+            self.vector, self.maps = plain.encode(self.state, self.config, self.image)
+        self.portrait = self.drawer.read(self.image)
+
+    def draw_plainly(self, motion: Tensor) -> Tensor:
+        """Frames of motion (B, M), one after another."""
+        frames = [plain.decode(self.state, self.config, self.vector, self.maps, code[None]) for code in motion]
+        return torch.cat(frames)
+
+    def draw(self, motion: Tensor) -> Tensor:
+        """The same our way."""
+        return torch.cat([self.drawer.draw(self.portrait, code[None], refine=False) for code in motion])
+
+    def compare(self, repeats: int) -> list[Comparison]:
+        image, motion = self.image, torch.rand(1, self.config.motion_dim) - 0.5
+        return [
+            compare(
+                f"{self.preset}: read a portrait",
+                lambda: plain.encode(self.state, self.config, image)[0],
+                lambda: self.network.encode(image.contiguous(memory_format=torch.channels_last)).vector,
+                repeats,
+            ),
+            compare(
+                f"{self.preset}: draw a frame",
+                lambda: self.draw_plainly(motion),
+                lambda: self.draw(motion),
+                repeats,
+            ),
+        ]
 
 
-def compare_motion(preset: str, repeats: int) -> Comparison:
-    """A denoising step with guidance, conditions embedded before."""
-    config = get_motion_preset(preset)
-    network = MotionDiffusionTransformer(config).eval()
-    randomise(network, 1)
-    state = network.state_dict()
-    x, timestep = torch.randn(1, config.num_frames, config.motion_dim), torch.tensor([500])
-    speech = torch.randn(1, config.num_frames, config.vectors_per_frame, config.audio_dim)
-    vectors = [torch.randn(1, config.motion_dim) for _ in range(3)]
-    scale = 2.0
-    predict = guided(FastMotionDiffusionTransformer(network), speech, *vectors, scale=scale, kind="published")
+class Transformer:
+    """A motion transformer with random weights and a window's conditions; a guided step both ways, these embedded before
+    our way."""
 
-    def plain_step() -> Tensor:
-        both = torch.cat([speech, torch.zeros_like(speech)])
-        conditions = (both, *(value.repeat(2, 1) for value in vectors))
-        noise, _ = plain.denoise(state, config, x.repeat(2, 1, 1), timestep.repeat(2), *conditions)
+    def __init__(self, preset: str, scale: float = 2.0) -> None:
+        self.preset, self.config, self._scale = preset, get_motion_preset(preset), scale
+        network = MotionDiffusionTransformer(self.config).eval()
+        randomise(network, 1)
+        self._state, self._fast = network.state_dict(), FastMotionDiffusionTransformer(network)
+        self.noise = torch.randn(1, self.config.num_frames, self.config.motion_dim)
+        self._speech = torch.randn(1, self.config.num_frames, self.config.vectors_per_frame, self.config.audio_dim)
+        self._vectors = [torch.randn(1, self.config.motion_dim) for _ in range(3)]
+
+    def predict_plainly(self, x: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        both = torch.cat([self._speech, torch.zeros_like(self._speech)])
+        conditions = (both, *(value.repeat(2, 1) for value in self._vectors))
+        noise, logits = plain.denoise(self._state, self.config, x.repeat(2, 1, 1), timestep.repeat(2), *conditions)
         with_speech, without = noise.chunk(2)
-        return without + scale * (with_speech - without)
+        return without + self._scale * (with_speech - without), logits.chunk(2)[0]
 
-    return compare(f"{preset}: a guided denoising step", plain_step, lambda: predict(x, timestep)[0], repeats)
+    def embedded(self) -> Predict:
+        return guided(self._fast, self._speech, *self._vectors, scale=self._scale, kind="published")
+
+    def compare(self, repeats: int) -> Comparison:
+        timestep, predict = torch.tensor([500]), self.embedded()
+        return compare(
+            f"{self.preset}: a guided denoising step",
+            lambda: self.predict_plainly(self.noise, timestep)[0],
+            lambda: predict(self.noise, timestep)[0],
+            repeats,
+        )
+
+
+def compare_window(renderer: Renderer, transformer: Transformer, steps: int, repeats: int) -> Comparison:
+    """A window from noise to pictures."""
+    schedule = Schedule.respaced(linear_betas(), strided_timesteps(steps))
+
+    def codes(predict: Predict) -> Tensor:
+        return last_sample(ddim(predict, transformer.noise, schedule))[0] / 2
+
+    return compare(
+        f"a window, {transformer.config.num_frames} frames, {steps} steps",
+        lambda: renderer.draw_plainly(codes(transformer.predict_plainly)),
+        lambda: renderer.draw(codes(transformer.embedded())),
+        repeats,
+    )
 
 
 def main() -> int:
@@ -135,8 +180,10 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    results = compare_renderer(arguments.renderer, arguments.repeats)
-    results += [compare_motion(preset, arguments.repeats) for preset in arguments.motion]
+    renderer, transformers = Renderer(arguments.renderer), [Transformer(preset) for preset in arguments.motion]
+    results = renderer.compare(arguments.repeats)
+    results += [transformer.compare(arguments.repeats) for transformer in transformers]
+    results.append(compare_window(renderer, transformers[0], STEPS, min(arguments.repeats, WINDOW_REPEATS)))
     for result in results:
         print(result)
     return 0 if all(result.difference <= AGREEMENT for result in results) else 1

@@ -1,8 +1,9 @@
 """What a system makes of people that no training saw: one sheet, a person a row; the photo, frames, their mouths.
 
     python benchmarks/unseen_people.py ../shared/data/portraits speech.wav -o sheet.png --system ifmdm
+    python benchmarks/unseen_people.py photo.jpg other.jpg speech.wav -o sheet.png --system ifmdm
 
-The people are blended of two portraits of the test split, so that nobody in the sheet exists; --real takes the portraits
+Of a folder, the people are blended of two portraits of the test split, so that nobody in the sheet exists; --real takes the portraits
 themselves. Frames lie evenly over the video, for every person a little later, or are those of --frames.
 """
 
@@ -19,6 +20,7 @@ from loquent import Controls, TalkingHead
 from loquent.data.people import Sitter, blend
 from loquent.errors import LoquentError
 from loquent.face.analyze import analyze
+from loquent.media.image import read_image
 from loquent.training.face_data import is_test, read_rgb
 from loquent.types import Photo, Portrait
 
@@ -29,6 +31,13 @@ BORDER_PX = 3  # scanned photos end in a light line
 def read_sitter(path: Path) -> Sitter:
     pixels = np.ascontiguousarray(read_rgb(path)[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX])
     return Sitter(path.stem, pixels, analyze(Photo(pixels, name=path.stem)).face.landmarks)
+
+
+def read_people(paths: list[Path], arguments: argparse.Namespace) -> list[Portrait]:
+    """The people in some photos, or some of a folder."""
+    if len(paths) == 1 and paths[0].is_dir():
+        return choose_people(paths[0], arguments.people, arguments.real, arguments.seed)
+    return [analyze(read_image(path)) for path in paths]
 
 
 def choose_people(folder: Path, count: int, real: bool, seed: int) -> list[Portrait]:
@@ -91,7 +100,7 @@ def tile(picture: np.ndarray, centre: np.ndarray, half_px: float, tile_px: int, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("portraits", type=Path, help="folder of ID.jpg, one face each")
+    parser.add_argument("portraits", type=Path, nargs="+", help="folder of ID.jpg, one face each; or photos")
     parser.add_argument("speech", type=Path)
     parser.add_argument("-o", "--out", type=Path, default=Path("sheet.png"))
     parser.add_argument("--system", default="starter")
@@ -106,7 +115,7 @@ def main() -> None:
     arguments = parser.parse_args()
     options = {"renderer": arguments.renderer} if arguments.renderer else None
     head = TalkingHead.from_pretrained(arguments.system, options=options)
-    people = choose_people(arguments.portraits, arguments.people, arguments.real, arguments.seed)
+    people = read_people(arguments.portraits, arguments)
     blocks = [show_person(head, person, arguments.speech, arguments, number) for number, person in enumerate(people)]
     cv2.imwrite(str(arguments.out), cv2.cvtColor(np.vstack(blocks), cv2.COLOR_RGB2BGR))
 
