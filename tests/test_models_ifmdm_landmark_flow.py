@@ -11,6 +11,7 @@ from loquent.face.analyze import analyze
 from loquent.face.topology import CHIN, LEFT_EYE_UPPER, LIPS_INNER_LOWER, LIPS_INNER_UPPER
 from loquent.media.image import read_image
 from loquent.models.ifmdm.landmark_flow import (
+    JAW,
     LOWER_SIDE,
     POINTS,
     UPPER_SIDE,
@@ -116,10 +117,12 @@ def test_an_upper_lid_moves_in_the_upper_layer_alone(field, landmarks):
     assert np.abs(read_at(lower, landmarks, lid[3], (0, 2))).max() < 0.5
 
 
-def test_the_jaw_is_the_chin_beside_the_skull(field, landmarks):
-    chin = field.jaw_of(moves(landmarks, {CHIN: (0.0, 7.0)}))[0]
-    assert chin[1] == pytest.approx(7 / 7 * 2 / SIZE, rel=0.2)  # one of seven landmarks
+def test_lower_teeth_go_with_the_chin_and_not_with_the_whole_lower_face(field, landmarks):
+    chin = field.jaw_of(moves(landmarks, dict.fromkeys(JAW, (0.0, 7.0))))[0] * (SIZE / 2)
+    assert chin[1] == pytest.approx(1.47 * 7, rel=0.01)
     assert abs(chin[0]) < 1e-3
+    both = field.jaw_of(moves(landmarks, dict.fromkeys((*JAW, 136, 172, 365, 397), (0.0, 7.0))))[0] * (SIZE / 2)
+    assert both[1] == pytest.approx(0.25 * 7, rel=0.01)
 
 
 def test_fields_of_several_photos_go_together(field, landmarks):

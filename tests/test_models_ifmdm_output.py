@@ -22,6 +22,7 @@ from loquent.models.ifmdm.photo_layers import (
     INSIDE,
     LOWER,
     NEAR,
+    SPRITE_HALF,
     UPPER,
     PhotoLayers,
     mark_openings,
@@ -281,12 +282,20 @@ def test_the_published_networks_have_no_such_stage():
 def test_the_sprites_lie_where_the_incisors_end(head):
     landmarks = head(256)[1]
     unit = np.linalg.norm(landmarks[263] - landmarks[33])
-    box = take_apart(*head(256)).to_mouth[0].numpy()
+    layers = take_apart(*head(256))
+    box = layers.to_mouth[0].numpy()
     middle = np.linalg.solve(box[:, :2], -box[:, 2])  # of the box, −1 to 1
     middle = (middle + 1) * 128 - 0.5
     lips = landmarks[[13, 14]].mean(0)
     assert abs(middle[0] - lips[0]) < 0.04 * unit
     assert abs(middle[1] - lips[1]) < 0.12 * unit
+    assert layers.to_jaw[0, 0] == 0
+    opened = landmarks.copy()
+    opened[[14, 87, 317], 1] += 0.1 * unit
+    lower = take_apart(head(256)[0], opened).to_jaw[0, 1] - layers.to_jaw[0, 1]
+    assert lower * SPRITE_HALF[1] == pytest.approx(
+        0.1 * (1 - 0.17), abs=0.01
+    )  # the upper ones are taken to be lower too
 
 
 def test_teeth_are_darker_right_behind_the_lips(layers):

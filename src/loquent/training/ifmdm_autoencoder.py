@@ -119,6 +119,7 @@ class AutoencoderRecipe:
     begin_with: str = ""  # folder of a run whose renderer is taken over, or grown if it is half as large; "": afresh
     stage: Stage = "base"  # which weights are trained
     steered: float = 0.9  # share of the pairs drawn by codes that follow the landmarks, where codes are relative
+    shut: float = 1.0  # how many times as often people are chosen whose photo shows the mouth shut
     judge_from: int = 0  # step at which the judge begins
     picture_every: int = 1  # flow and codes alone, which are cheaper, are learnt in the other steps
     vgg: str = ""  # file with VGG-19's weights for the perceptual term; "": the one that needs none
@@ -432,15 +433,13 @@ def judge_config(config: AutoencoderConfig) -> AutoencoderConfig:
 
 
 def mouths(drawn: Tensor, wanted: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
-    """What the judge of an output stage sees of drawn and real pictures (B, 3, S, S): the mouths, (B, 3, S/4, S/4).
-
-    Around the opening both are real, so that the judge looks at nothing but what is within.
-    """
+    """What the judge of an output stage sees of drawn and real pictures (B, 3, S, S): the inside of the mouths, grey around
+    it, (B, 3, S/4, S/4)."""
     targets = batch.targets()
     inside = (batch.kinds[targets] == MOUTH)[:, None].to(drawn)
     inside = F.interpolate(inside, size=drawn.shape[-2:], mode="bilinear", align_corners=False)
     places = batch.landmarks[targets][:, list(LIPS)].mean(1)
-    return cut_out(wanted + inside * (drawn - wanted), places), cut_out(wanted, places)
+    return cut_out(inside * drawn, places), cut_out(inside * wanted, places)
 
 
 def cut_out(pictures: Tensor, places: Tensor) -> Tensor:
@@ -470,7 +469,7 @@ class FaceFeatures:
 def train_autoencoder(config: AutoencoderRecipe, data: Path, output: Path, device: str) -> nn.Module:
     """Trains as configured; writes config.json and model.safetensors of the averaged renderer to output/weights."""
     layered = config.network.output_dim > 0
-    groups = open_groups(data, config.groups, config.train.seed, layered=layered)
+    groups = open_groups(data, config.groups, config.train.seed, layered=layered, shut=config.shut)
     logger.info("%d people", len(groups))
     torch.manual_seed(config.train.seed)
     network = _begin(config, groups, output).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -563,6 +562,7 @@ RECIPE = Recipe(
             network=get_autoencoder_preset("starter-blend"),
             loss=_MOUTH_LOSS,
             groups=3,
+            shut=5.0,
             stage="mouth",
         ),
         "published": AutoencoderRecipe(

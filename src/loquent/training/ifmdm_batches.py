@@ -59,6 +59,7 @@ GAP_LOWER = [*LIPS_INNER_LOWER[1:-1], *RIGHT_EYE_LOWER[1:-1], *LEFT_EYE_LOWER[1:
 GAP_WEIGHTS = [1.0] * len(LIPS_INNER_UPPER[1:-1]) + [2.0] * (2 * len(RIGHT_EYE_UPPER[1:-1]))
 _GAPS = ((13, 14, 0.05), (159, 145, 0.06), (386, 374, 0.06))  # openings, and changes that count as one, interocular
 _MOST_CHANGE = 3.0
+_SHUT = 0.03  # interocular distances between the lips
 _REACH = 16  # of flow continued beyond the person, pixels of 128
 
 
@@ -93,11 +94,28 @@ class PairBatch:
 class PairGroups:
     """Groups of frames by number, the same for the same seed.
 
+    Args:
+        cache: folder of `ifmdm_data`.
+        groups: of a batch.
+        split: "train" or "test".
+        seed: of what is chosen.
+        layered: with the layers of each photo.
+        shut: how many times as often people are chosen whose photo shows the mouth shut.
+
     Raises:
         LoquentError: the cache is empty.
     """
 
-    def __init__(self, cache: Path, groups: int, split: str = "train", seed: int = 0, *, layered: bool = False) -> None:
+    def __init__(
+        self,
+        cache: Path,
+        groups: int,
+        split: str = "train",
+        seed: int = 0,
+        *,
+        layered: bool = False,
+        shut: float = 1.0,
+    ) -> None:
         folders = sorted(cache.glob(f"{split}-*"))
         if not folders:
             raise LoquentError(
@@ -116,6 +134,8 @@ class PairGroups:
             self._people += [(folder_number, number, *rows) for number, rows in enumerate(pairwise(starts))]
         self._groups = groups
         self._seed = seed
+        chances = np.array([shut if self._is_shut(number) else 1.0 for number in range(len(self))])
+        self._chances = None if shut == 1 else chances / chances.sum()
 
     def __len__(self) -> int:
         return len(self._people)
@@ -123,6 +143,12 @@ class PairGroups:
     def batch(self, number: int) -> PairBatch:
         rng = np.random.default_rng((self._seed, number))
         return join_groups([self._group(rng) for _ in range(self._groups)])
+
+    def _is_shut(self, number: int) -> bool:
+        table, _, first, _ = self._people[number]
+        points = self._tables[table]["landmarks"][first]
+        gap, unit = (np.linalg.norm(points[a] - points[b]) for a, b in ((13, 14), (LEFT_EYE_OUTER, RIGHT_EYE_OUTER)))
+        return bool(gap < _SHUT * unit)
 
     def landmarks(self, number: int) -> NDArray[np.float32]:
         """Of all frames of a person, the photo first, (T, 478, 2) in pictures."""
@@ -136,7 +162,8 @@ class PairGroups:
         return {name: np.asarray(values[first:last]) for name, values in self._tables[table].items()} | photo
 
     def _group(self, rng: np.random.Generator) -> tuple[NDArray, ...]:
-        table, number, first, last = self._people[int(rng.integers(len(self._people)))]
+        person = rng.integers(len(self)) if self._chances is None else rng.choice(len(self), p=self._chances)
+        table, number, first, last = self._people[int(person)]
         change = opening_change(np.asarray(self._tables[table]["landmarks"][first:last]))
         chosen = rng.choice(len(change), FRAMES - 1, replace=False, p=change / change.sum())
         rows = [first, *(first + 1 + chosen)]
@@ -203,11 +230,13 @@ class VideoGroups:
         return as_floats(arrays, rng)
 
 
-def open_groups(folder: Path, groups: int, seed: int = 0, *, layered: bool = False) -> PairGroups | VideoGroups:
-    """Groups from a folder of either kind; with the layers of each photo if `layered`."""
+def open_groups(
+    folder: Path, groups: int, seed: int = 0, *, layered: bool = False, shut: float = 1.0
+) -> PairGroups | VideoGroups:
+    """Groups from a folder of either kind; arguments as of `PairGroups`, whose last one a video corpus has no use for."""
     if (folder / "index.json").is_file():
         return VideoGroups(folder, groups, seed, layered=layered)
-    return PairGroups(folder, groups, seed=seed, layered=layered)
+    return PairGroups(folder, groups, seed=seed, layered=layered, shut=shut)
 
 
 def join_groups(groups: list[tuple[NDArray, ...]]) -> PairBatch:

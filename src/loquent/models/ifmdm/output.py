@@ -302,7 +302,7 @@ def _add_mouth(person: Tensor, layers: PhotoLayers, mouth: MouthSketch, gap: Ten
     )
     moved = _after(mouth.skull, to_mouth)  # picture to sprites
     upper = _read(mouth.sprites[:, :4], places, moved)
-    lower = _read(mouth.sprites[:, 4:], places, moved, mouth.jaw)
+    lower = _read(mouth.sprites[:, 4:], places, moved, mouth.jaw - layers.to_jaw.to(mouth.jaw))
     photo = layers.planes[:, RED : INSIDE + 1]
     photo = _read(photo, places, _after(inverse_affine(to_mouth), moved), layers.shift.to(places))
     windows = [(slice(top, top + side), slice(left, left + side)) for left, top in corners]

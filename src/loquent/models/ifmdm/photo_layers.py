@@ -45,6 +45,9 @@ _SPRITE_DOWN = -0.02  # of that box's middle below the edge of the upper incisor
 # portraits of the training split against `render.mouth`, 0.004 across and 0.008 down off (0.03 and 0.037 from the
 # corners of the mouth).
 _INCISORS_ACROSS = {78: 0.15, 308: 0.15, 2: -0.7, 164: 1.4}  # shares of landmarks
+# The same of the lower ones as the photo holds them, shut or open, 0.014 off.
+_LOWER_DOWN = {14: 1.0, 13: -0.35, 2: 0.3}
+_LOWER_LOWER = 0.1
 _INCISORS_DOWN = {2: 0.44, 13: 0.24, 14: 0.17}
 _INCISORS_LOWER = 0.276
 
@@ -69,6 +72,7 @@ class PhotoLayers:
     planes: Tensor  # (B, 8, D·S, D·S): see above; colours are the person's, times alpha
     background: Tensor  # (B, 3, S, S), completed behind the person
     to_mouth: Tensor  # (B, 2, 3): from −1 to 1 across the photo to −1 to 1 in the box of the mouth's sprites
+    to_jaw: Tensor  # (B, 2): where the lower sprite lies in that box
     field: LandmarkField  # of the photos, or of the one photo that all rows are
 
     @property
@@ -97,17 +101,23 @@ class PhotoLayers:
         planes = refine(self.own, detail)
         for weight in (NEAR, UPPER, LOWER, INSIDE):
             planes[:, weight].clamp_(0, 1)
-        return PhotoLayers(planes, self.background, self.to_mouth, self.field)
+        return PhotoLayers(planes, self.background, self.to_mouth, self.to_jaw, self.field)
 
     def rows(self, numbers: Tensor) -> PhotoLayers:
         """Those of some photos of the batch."""
         return PhotoLayers(
-            self.planes[numbers], self.background[numbers], self.to_mouth[numbers], self.field.rows(numbers)
+            self.planes[numbers],
+            self.background[numbers],
+            self.to_mouth[numbers],
+            self.to_jaw[numbers],
+            self.field.rows(numbers),
         )
 
     def shrunk(self, size: int) -> PhotoLayers:
         """The same for a smaller photo, whose side divides this one's."""
-        return PhotoLayers(shrink(self.own, size), shrink(self.background, size), self.to_mouth, self.field)
+        return PhotoLayers(
+            shrink(self.own, size), shrink(self.background, size), self.to_mouth, self.to_jaw, self.field
+        )
 
     def repeat(self, count: int) -> PhotoLayers:
         """The same photo `count` times, in the same memory; for a batch of one."""
@@ -115,12 +125,13 @@ class PhotoLayers:
             self.planes.expand(count, -1, -1, -1),
             self.background.expand(count, -1, -1, -1),
             self.to_mouth.expand(count, -1, -1),
+            self.to_jaw.expand(count, -1),
             self.field,
         )
 
     def to(self, device: torch.device | str) -> PhotoLayers:
         return PhotoLayers(
-            self.planes.to(device), self.background.to(device), self.to_mouth.to(device), self.field.to(device)
+            *(x.to(device) for x in (self.planes, self.background, self.to_mouth, self.to_jaw)), self.field.to(device)
         )
 
 
@@ -146,10 +157,12 @@ def join_layers(
     planes[:, ALPHA] = alphas
     for plane, points in zip(planes, landmarks, strict=True):
         plane[[NEAR, UPPER, LOWER, INSIDE]] = mark_openings(points[:, :2], size)
+    boxes, jaws = zip(*(_mouth_box(points[:, :2], size) for points in landmarks), strict=True)
     return PhotoLayers(
         torch.from_numpy(planes),
         torch.from_numpy(np.ascontiguousarray(backgrounds.transpose(0, 3, 1, 2))),
-        torch.from_numpy(np.stack([_mouth_box(points[:, :2], size) for points in landmarks])),
+        torch.from_numpy(np.stack(boxes)),
+        torch.from_numpy(np.stack(jaws)),
         LandmarkField.stack([make_field(points, size) for points in landmarks]),
     )
 
@@ -206,8 +219,8 @@ def _eye_share(eye: Opening, size: int, edge: float, unit: float) -> NDArray[np.
     return np.asarray(below * aside * down, np.float32)
 
 
-def _mouth_box(landmarks: NDArray[np.floating], size: int) -> NDArray[np.float32]:
-    """(2, 3): from −1 to 1 in the photo to −1 to 1 in the box of the sprites."""
+def _mouth_box(landmarks: NDArray[np.floating], size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`PhotoLayers.to_mouth` (2, 3) and `to_jaw` (2,) of landmarks (478, 2) in pixels of a photo of that size."""
     points = (landmarks + 0.5) * (2 / size) - 1
     across = points[LEFT_EYE_OUTER] - points[RIGHT_EYE_OUTER]
     unit = float(np.hypot(*across))
@@ -215,12 +228,16 @@ def _mouth_box(landmarks: NDArray[np.floating], size: int) -> NDArray[np.float32
     upright = (points - (points[LEFT_EYE_OUTER] + points[RIGHT_EYE_OUTER]) / 2) @ turn.T
     half = np.array(SPRITE_HALF)
     scaled = turn / half[:, None]
-    middle = (
-        sum(share * upright[number, 0] for number, share in _INCISORS_ACROSS.items()),
-        sum(share * upright[number, 1] for number, share in _INCISORS_DOWN.items()) + _INCISORS_LOWER + _SPRITE_DOWN,
-    )
-    shift = -scaled @ (points[LEFT_EYE_OUTER] + points[RIGHT_EYE_OUTER]) / 2 - np.array(middle) / half
-    return np.column_stack([scaled, shift]).astype(np.float32)
+    upper = _weighed(upright[:, 1], _INCISORS_DOWN) + _INCISORS_LOWER
+    lower = _weighed(upright[:, 1], _LOWER_DOWN) + _LOWER_LOWER
+    middle = np.array([_weighed(upright[:, 0], _INCISORS_ACROSS), upper + _SPRITE_DOWN])
+    shift = -scaled @ (points[LEFT_EYE_OUTER] + points[RIGHT_EYE_OUTER]) / 2 - middle / half
+    to_jaw = np.array([0, (lower - upper) / half[1]], np.float32)
+    return np.column_stack([scaled, shift]).astype(np.float32), to_jaw
+
+
+def _weighed(places: NDArray, shares: dict[int, float]) -> float:
+    return float(sum(share * places[number] for number, share in shares.items()))
 
 
 def shrink(photo: Tensor, size: int) -> Tensor:
