@@ -5,7 +5,7 @@
 The data is what `loquent.training.ifmdm_data` made, or a video corpus (`loquent.data.video`, `loquent.data.footage`).
 A run may begin with the renderer of another one, of the same size or of half of it, from which it then grows
 (`--set begin_with=RUN`), and may train the decoder alone (`--set stage=decoder`), which keeps the meaning of codes, or
-the inside of the mouth alone (`--preset starter-mouth`).
+learn the inside of the mouth anew and nothing else (`--preset starter-mouth`).
 
 What is added to the published recipe, for it to become presentable in an hour on one core: the exact flow and landmarks
 of drawn people are targets (`flow`, `points`), and for the skull and jaw that carry the mouth's inside (`skull`); pixels
@@ -51,7 +51,7 @@ from loquent.training.ifmdm_batches import (
     side_weights,
 )
 from loquent.training.ifmdm_data import MOUTH, MOVED, SLIDING, STILL, write_sliding_pictures
-from loquent.training.ifmdm_stages import Stage, grow, stage_parameters
+from loquent.training.ifmdm_stages import MOUTH_PART, Stage, grow, stage_parameters
 from loquent.training.image_losses import adversarial_loss, discriminator_loss, slope_difference, total
 from loquent.training.loop import Learner, TrainSettings, train_together
 from loquent.training.machines import join_machines
@@ -524,7 +524,10 @@ def _begin(config: AutoencoderRecipe, groups: PairGroups | VideoGroups, output: 
     is_half = f"autoencoder.decoder.levels.{levels - 1}.up.conv.weight" not in state["ema"]
     half = replace(config.network, size_px=config.network.size_px // 2, channels=config.network.channels[:-1])
     network = SteeredAutoencoder(half if is_half else config.network, basis)
-    load_exactly(network, state["ema"], config.begin_with)
+    anew = f"autoencoder.{MOUTH_PART}" if config.stage == "mouth" else " "
+    known = {name: value for name, value in state["ema"].items() if not name.startswith(anew)}
+    fresh = {name: value for name, value in network.state_dict().items() if name.startswith(anew)}
+    load_exactly(network, known | fresh, config.begin_with)
     return grow_steered(network, config.network, groups) if is_half else network
 
 
@@ -558,7 +561,7 @@ RECIPE = Recipe(
         ),
         "starter-mouth": AutoencoderRecipe(  # after "starter", with begin_with
             train=replace(_STARTER, steps=1200, learning_rate=8e-3, warmup_steps=20, ema_decay=0.99),
-            judge=_PUBLISHED_D,
+            judge=replace(_PUBLISHED_D, learning_rate=8e-3),
             network=get_autoencoder_preset("starter-blend"),
             loss=_MOUTH_LOSS,
             groups=3,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from loquent.models.ifmdm.autoencoder import Autoencoder
 
 Stage = Literal["base", "super_resolution", "decoder", "refine", "mouth"]
-_MOUTH = "decoder.output.mouth."  # of the output stage, ours; its stage leaves the skull's movement as it is
+MOUTH_PART = "decoder.output.mouth."  # of the output stage, ours; its stage leaves the skull's movement as it is
 
 _OUTPUT_INPUT = "decoder.output.conv."  # reads the last level, which is another one after growing
 _BLOCK = re.compile(r"(encoder\.appearance\.blocks\.)(\d+)(\..*)")
@@ -89,7 +89,7 @@ def stage_parameters(network: Autoencoder, stage: Stage) -> dict[str, nn.Paramet
         "super_resolution": _new_parts(network),
         "decoder": ["decoder."],
         "refine": ["decoder.refine."],
-        "mouth": [_MOUTH + name for name in ("texture", "tint.", "paint.", "bias")],
+        "mouth": [MOUTH_PART + name for name in ("texture", "tint.", "paint.", "bias", "cavity.")],
     }[stage]
     found = {name: weight for name, weight in network.named_parameters() if name.startswith(tuple(prefixes))}
     if not found:

@@ -4,7 +4,7 @@ The published decoder draws every pixel anew from warped feature maps, and is bl
 stage moves the photo itself, in layers (`photo_layers`), back to front:
 
 * the background, completed behind the person, which stays as it is;
-* the inside of the mouth: a drawn colour, two learned sprites that move with jaw and skull, and what the photo shows
+* the inside of the mouth: one dark colour, two learned sprites that move with jaw and skull, and what the photo shows
   between its lips, moving with the skull;
 * the person above the line of the lips and the lids' lines, read by one flow, and below these lines, by another;
 * drawn colours wherever the stage asks for them.
@@ -42,6 +42,7 @@ _SPRITE_CHANNELS = 16
 _SPRITE_PX = (80, 128)
 # Colour before tanh, and alpha before the sigmoid, from which sprites start: a half clear tooth does not fade for good.
 _UPPER_START, _LOWER_START = (0.3, 0.2, 0.1, 0.0), (0.1, -0.1, -0.1, -1.0)
+_CAVITY_START = -1.3  # before tanh: dark
 _WINDOW = 0.375  # side of the square around the mouth in which its inside is drawn, of the picture's
 _FRINGE = 0.06  # of hair above the photo, half pictures
 # Light on what stands behind the lips: this much right behind them; all of it a little further in. As in `render.mouth`.
@@ -59,6 +60,11 @@ class MouthSketch:
     skull: Tensor  # (B, 2, 3): from a place in the picture to one in the photo, in the box of `PhotoLayers.to_mouth`
     jaw: Tensor  # (B, 2): by how much the lower sprite is read elsewhere
     sprites: Tensor  # (B, 8, h, w): colour in [−1, 1] and alpha in 0..1, of the upper and of the lower jaw
+    cavity: Tensor  # (B, 3): the colour behind them
+
+    def rows(self, some: slice) -> MouthSketch:
+        """Of some pictures of the batch."""
+        return MouthSketch(self.skull[some], self.jaw[some], self.sprites[some], self.cavity[some])
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +84,7 @@ class Sketch:
         """Of one picture of the batch, without the levels' flows."""
         one = slice(number, number + 1)
         shares, upper, lower = (None if x is None else x[one] for x in (self.shares, self.upper, self.lower))
-        mouth = self.mouth and MouthSketch(self.mouth.skull[one], self.mouth.jaw[one], self.mouth.sprites[one])
+        mouth = self.mouth and self.mouth.rows(one)
         return Sketch([], self.colours[one], shares, upper, lower, mouth)
 
 
@@ -121,6 +127,7 @@ class MouthSprites(nn.Module):
         self.tint = StyledConv(_SPRITE_CHANNELS, _SPRITE_CHANNELS, style_dim)
         self.paint = ModulatedConv(_SPRITE_CHANNELS, 8, 1, style_dim, demodulate=False)
         self.bias = nn.Parameter(torch.tensor((*_UPPER_START, *_LOWER_START)))
+        self.cavity = EqualLinear(style_dim, 3)
         self.moves = moves
         if moves:
             self.hidden = nn.ModuleList([EqualLinear(style_dim, hidden_dim), EqualLinear(hidden_dim, hidden_dim)])
@@ -133,16 +140,17 @@ class MouthSprites(nn.Module):
         planes = planes.float() if planes.dtype == torch.bfloat16 else planes
         planes = (planes + self.bias.to(planes.dtype)[:, None, None]).unflatten(1, (2, 4))
         sprites = torch.cat([torch.tanh(planes[:, :, :3]), torch.sigmoid(planes[:, :, 3:])], dim=2).flatten(1, 2)
+        cavity = torch.tanh(self.cavity(style).to(planes.dtype) + _CAVITY_START)
         if face is not None:
-            return MouthSketch(face.skull, face.jaw, sprites)
+            return MouthSketch(face.skull, face.jaw, sprites, cavity)
         still = torch.eye(2, 3, dtype=planes.dtype, device=planes.device).expand(len(style), -1, -1)
         if not self.moves:
-            return MouthSketch(still, still[:, :, 2], sprites)
+            return MouthSketch(still, still[:, :, 2], sprites, cavity)
         moved = style
         for layer in self.hidden:
             moved = leaky(layer(moved))
         skull, jaw = self.motion(moved).to(planes.dtype).split((6, 2), dim=1)
-        return MouthSketch(still + skull.unflatten(1, (2, 3)), jaw, sprites)
+        return MouthSketch(still + skull.unflatten(1, (2, 3)), jaw, sprites, cavity)
 
 
 def _soften(texture: Tensor) -> Tensor:
@@ -272,14 +280,14 @@ def compose(layers: PhotoLayers, sketch: Sketch) -> Tensor:
     person = torch.addcmul(high[:, 2:] * (above * left), low[:, :4], below * left)  # alpha, and colours times alpha
     shares, colours = shares_of(sketch.shares.to(kind)), sketch.colours.to(kind)
     own = _OWN_LEAST + (1 - _OWN_LEAST) * shares[:, 1:]
-    _add_mouth(person, layers, sketch.mouth, gap * scale, torch.cat([colours, own], dim=1))
+    _add_mouth(person, layers, sketch.mouth, gap * scale, own)
     picture = torch.addcmul(person[:, 1:], 1 - person[:, :1], layers.background)
     if not torch.is_grad_enabled() and not shares[:, :1].any():
         return picture
     return picture + enlarge(shares[:, :1], size) * (enlarge(colours, size) - picture)
 
 
-def _add_mouth(person: Tensor, layers: PhotoLayers, mouth: MouthSketch, gap: Tensor, drawn: Tensor) -> None:
+def _add_mouth(person: Tensor, layers: PhotoLayers, mouth: MouthSketch, gap: Tensor, own: Tensor) -> None:
     """Adds what is seen between the lips to a person (B, 4, S, S) of alpha and colours times alpha, in place.
 
     Args:
@@ -287,7 +295,7 @@ def _add_mouth(person: Tensor, layers: PhotoLayers, mouth: MouthSketch, gap: Ten
         layers: of the photo.
         mouth: see there.
         gap: how much is seen, (B, 1, S, S).
-        drawn: colours behind everything, and how much of these the photo's own inside covers, (B, 4, s, s).
+        own: how much of all else the photo's own inside covers, (B, 1, s, s).
     """
     size, to_mouth = layers.size, layers.to_mouth
     side = round(_WINDOW * size)
@@ -297,9 +305,8 @@ def _add_mouth(person: Tensor, layers: PhotoLayers, mouth: MouthSketch, gap: Ten
     x, y = line + first[:, :1], line + first[:, 1:]
     x, y = x[:, None].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)
     places = torch.stack([x, y, torch.ones_like(x)], dim=-1)  # (B, side, side, 3)
-    colours, own = F.grid_sample(drawn, places[..., :2], padding_mode="border", align_corners=False).split(
-        (3, 1), dim=1
-    )
+    own = F.grid_sample(own, places[..., :2], padding_mode="border", align_corners=False)
+    colours = mouth.cavity[:, :, None, None].to(gap.dtype)
     moved = _after(mouth.skull, to_mouth)  # picture to sprites
     upper = _read(mouth.sprites[:, :4], places, moved)
     lower = _read(mouth.sprites[:, 4:], places, moved, mouth.jaw - layers.to_jaw.to(mouth.jaw))
