@@ -80,7 +80,7 @@ def flat(value: float, channels: int, size: int = 32) -> torch.Tensor:
 
 def sketch(upper: torch.Tensor, lower: torch.Tensor, drawn: float = NEVER, own: float = 20.0) -> Sketch:
     """Of moving layers (1, 2, 32, 32), grey colours, a still skull and clear sprites."""
-    mouth = MouthSketch(torch.eye(2, 3)[None], torch.zeros(1, 2), torch.zeros(1, 8, 4, 4), torch.full((1, 3), -0.9))
+    mouth = MouthSketch(torch.eye(2, 3)[None], torch.zeros(1, 2), torch.zeros(1, 8, 4, 4))
     return Sketch([], flat(0.25, 3), torch.cat([flat(drawn, 1), flat(own, 1)], 1), upper, lower, mouth)
 
 
@@ -302,7 +302,7 @@ def test_teeth_are_darker_right_behind_the_lips(layers):
     lower = flat(0, 2)
     lower[:, 1] = -2 * 14 / 128
     white = torch.ones(1, 8, 4, 4)
-    mouth = MouthSketch(torch.eye(2, 3)[None], torch.zeros(1, 2), white, torch.full((1, 3), -0.9))
+    mouth = MouthSketch(torch.eye(2, 3)[None], torch.zeros(1, 2), white)
     picture = compose(layers, replace(sketch(flat(0, 2), lower, own=NEVER), mouth=mouth))[0].mean(0)
     column = picture[:, 64]
     bright = (column > 0.9).nonzero().flatten()

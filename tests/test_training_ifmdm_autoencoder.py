@@ -165,11 +165,11 @@ def test_skull_and_jaw_are_to_go_where_landmarks_carry_them(cache):
     target = source + torch.tensor([0.05, -0.02])
     target[:, CHIN, 1] += 0.1
     skull, jaw = mouth_move(layers, (target - source)[:, list(POINTS)])
-    none = torch.zeros(1, 8, 4, 4), torch.zeros(1, 3)
-    assert skull_loss(MouthSketch(skull, jaw, *none), layers, source, target) < 1e-4
-    assert skull_loss(MouthSketch(skull, jaw + 0.5, *none), layers, source, target) > 1
+    none = torch.zeros(1, 8, 4, 4)
+    assert skull_loss(MouthSketch(skull, jaw, none), layers, source, target) < 1e-4
+    assert skull_loss(MouthSketch(skull, jaw + 0.5, none), layers, source, target) > 1
     still = torch.eye(2, 3)[None]
-    assert skull_loss(MouthSketch(still, jaw, *none), layers, source, target) > 0.5
+    assert skull_loss(MouthSketch(still, jaw, none), layers, source, target) > 0.5
 
 
 def test_the_judge_sees_the_inside_of_mouths_alone(cache):

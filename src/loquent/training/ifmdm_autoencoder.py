@@ -166,6 +166,7 @@ def start_at_rest(network: Autoencoder) -> Autoencoder:
         stage = network.decoder.output
         stage.planes.weight.mul_(0.1)
         stage.shift.weight.zero_()  # the landmarks' flow is right already
+        stage.mouth.paint.weight.zero_()  # as drawn
         if stage.mouth.moves:
             stage.mouth.motion.weight.zero_()
     return network
@@ -560,7 +561,7 @@ RECIPE = Recipe(
             judge_from=500,
         ),
         "starter-mouth": AutoencoderRecipe(  # after "starter", with begin_with
-            train=replace(_STARTER, steps=1200, learning_rate=8e-3, warmup_steps=20, ema_decay=0.99),
+            train=replace(_STARTER, steps=600, learning_rate=4e-3, warmup_steps=20, ema_decay=0.99),
             judge=replace(_PUBLISHED_D, learning_rate=8e-3),
             network=get_autoencoder_preset("starter-blend"),
             loss=_MOUTH_LOSS,

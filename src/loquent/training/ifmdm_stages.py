@@ -89,7 +89,7 @@ def stage_parameters(network: Autoencoder, stage: Stage) -> dict[str, nn.Paramet
         "super_resolution": _new_parts(network),
         "decoder": ["decoder."],
         "refine": ["decoder.refine."],
-        "mouth": [MOUTH_PART + name for name in ("texture", "tint.", "paint.", "bias", "cavity.")],
+        "mouth": [MOUTH_PART + name for name in ("texture", "tint.", "paint.")],
     }[stage]
     found = {name: weight for name, weight in network.named_parameters() if name.startswith(tuple(prefixes))}
     if not found:

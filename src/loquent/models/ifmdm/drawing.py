@@ -215,7 +215,7 @@ class _Output:
         x = F.leaky_relu_(self._join(x), LEAK)
         planes = F.pixel_shuffle(self._planes(x).contiguous(), self._factor)
         shift = F.conv2d(x * next(styles)[:, :, None, None], self._shift, padding=1)
-        sketch = finish([], base, shift, rgb, planes, self._stage.mouth(latent, face))
+        sketch = finish([], base, shift, rgb, planes, self._stage.mouth(latent, portrait.layers.sprites, face))
         # One at a time, for the planes of a single picture stay in the cache.
         return torch.cat([compose(portrait.layers, sketch.row(number)) for number in range(len(x))])
 

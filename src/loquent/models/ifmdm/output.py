@@ -4,8 +4,8 @@ The published decoder draws every pixel anew from warped feature maps, and is bl
 stage moves the photo itself, in layers (`photo_layers`), back to front:
 
 * the background, completed behind the person, which stays as it is;
-* the inside of the mouth: one dark colour, two learned sprites that move with jaw and skull, and what the photo shows
-  between its lips, moving with the skull;
+* the inside of the mouth: one dark colour, two sprites that move with jaw and skull, drawn in the photo's colours and
+  changed by what was learned, and what the photo shows between its lips, moving with the skull;
 * the person above the line of the lips and the lids' lines, read by one flow, and below these lines, by another;
 * drawn colours wherever the stage asks for them.
 
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from loquent.models.ifmdm.landmark_flow import LATTICE_PX, POINTS, gaussian_blur, inverse_affine, warp
 from loquent.models.ifmdm.layers import ConvLayer, EqualConv, EqualLinear, ModulatedConv, StyledConv, leaky
-from loquent.models.ifmdm.photo_layers import ALPHA, BLUE, INSIDE, LOWER, NEAR, RED, UPPER, shrink
+from loquent.models.ifmdm.photo_layers import ALPHA, BLUE, INSIDE, LOWER, NEAR, RED, SPRITE_PX, UPPER, shrink
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,10 +39,7 @@ LOOK_FACTOR = 2  # at this many times the decoder's size
 _OVERSHOOT = 0.02  # shares this near to 0 and 1 become 0 and 1, so that what is still is exactly still
 _START_BIAS = (0.0, 0.0, 0.0, -2.5, 2.0)  # colours, share of the drawn, of the photo's own inside
 _SPRITE_CHANNELS = 16
-_SPRITE_PX = (80, 128)
-# Colour before tanh, and alpha before the sigmoid, from which sprites start: a half clear tooth does not fade for good.
-_UPPER_START, _LOWER_START = (0.3, 0.2, 0.1, 0.0), (0.1, -0.1, -0.1, -1.0)
-_CAVITY_START = -1.3  # before tanh: dark
+_MOST_CHANGE = 0.3  # of the drawn sprites' colours, which reach from −1 to 1
 _WINDOW = 0.375  # side of the square around the mouth in which its inside is drawn, of the picture's
 _FRINGE = 0.06  # of hair above the photo, half pictures
 # Light on what stands behind the lips: this much right behind them; all of it a little further in. As in `render.mouth`.
@@ -60,11 +57,10 @@ class MouthSketch:
     skull: Tensor  # (B, 2, 3): from a place in the picture to one in the photo, in the box of `PhotoLayers.to_mouth`
     jaw: Tensor  # (B, 2): by how much the lower sprite is read elsewhere
     sprites: Tensor  # (B, 8, h, w): colour in [−1, 1] and alpha in 0..1, of the upper and of the lower jaw
-    cavity: Tensor  # (B, 3): the colour behind them
 
     def rows(self, some: slice) -> MouthSketch:
         """Of some pictures of the batch."""
-        return MouthSketch(self.skull[some], self.jaw[some], self.sprites[some], self.cavity[some])
+        return MouthSketch(self.skull[some], self.jaw[some], self.sprites[some])
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +109,8 @@ def mouth_move(layers: PhotoLayers, moved: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class MouthSprites(nn.Module):
-    """What teeth and tongue look like: learned pictures, tinted by the style; and how skull and jaw move, where codes do
-    not tell.
+    """What training adds to the drawn teeth and tongue: a learned picture, tinted by the style, that changes their colours;
+    and how skull and jaw move, where codes do not tell.
 
     Args:
         style_dim: channels of the style.
@@ -123,34 +119,39 @@ class MouthSprites(nn.Module):
 
     def __init__(self, style_dim: int, *, moves: bool, hidden_dim: int = 128) -> None:
         super().__init__()
-        self.texture = nn.Parameter(0.1 * torch.randn(_SPRITE_CHANNELS, *_SPRITE_PX))
+        self.texture = nn.Parameter(0.1 * torch.randn(_SPRITE_CHANNELS, *SPRITE_PX))
         self.tint = StyledConv(_SPRITE_CHANNELS, _SPRITE_CHANNELS, style_dim)
-        self.paint = ModulatedConv(_SPRITE_CHANNELS, 8, 1, style_dim, demodulate=False)
-        self.bias = nn.Parameter(torch.tensor((*_UPPER_START, *_LOWER_START)))
-        self.cavity = EqualLinear(style_dim, 3)
+        self.paint = ModulatedConv(_SPRITE_CHANNELS, 6, 1, style_dim, demodulate=False)
         self.moves = moves
         if moves:
             self.hidden = nn.ModuleList([EqualLinear(style_dim, hidden_dim), EqualLinear(hidden_dim, hidden_dim)])
             self.motion = EqualLinear(hidden_dim, 8)
 
-    def forward(self, style: Tensor, face: FaceMove | None = None) -> MouthSketch:
-        """style (B, W); face: what codes tell. Without either skull and jaw stay."""
+    def forward(self, style: Tensor, drawn: Tensor, face: FaceMove | None = None) -> MouthSketch:
+        """Args:
+        style: (B, W).
+        drawn: `PhotoLayers.sprites`, (B or 1, 8, h, w).
+        face: what codes tell. Without either, skull and jaw stay.
+        """
         texture = _soften(self.texture).expand(len(style), -1, -1, -1)
-        planes = self.paint(self.tint(texture, style), style)
-        planes = planes.float() if planes.dtype == torch.bfloat16 else planes
-        planes = (planes + self.bias.to(planes.dtype)[:, None, None]).unflatten(1, (2, 4))
-        sprites = torch.cat([torch.tanh(planes[:, :, :3]), torch.sigmoid(planes[:, :, 3:])], dim=2).flatten(1, 2)
-        cavity = torch.tanh(self.cavity(style).to(planes.dtype) + _CAVITY_START)
+        change = _MOST_CHANGE * torch.tanh(self.paint(self.tint(texture, style), style))
+        change = change.float() if change.dtype == torch.bfloat16 else change
+        upper, lower = drawn.to(change.dtype).expand(len(style), -1, -1, -1).chunk(2, dim=1)
+        parts = [
+            ((jaw[:, :3] + part).clamp(-1, 1), jaw[:, 3:])
+            for jaw, part in zip((upper, lower), change.chunk(2, 1), strict=True)
+        ]
+        sprites = torch.cat([plane for part in parts for plane in part], dim=1)
         if face is not None:
-            return MouthSketch(face.skull, face.jaw, sprites, cavity)
-        still = torch.eye(2, 3, dtype=planes.dtype, device=planes.device).expand(len(style), -1, -1)
+            return MouthSketch(face.skull, face.jaw, sprites)
+        still = torch.eye(2, 3, dtype=change.dtype, device=change.device).expand(len(style), -1, -1)
         if not self.moves:
-            return MouthSketch(still, still[:, :, 2], sprites, cavity)
+            return MouthSketch(still, still[:, :, 2], sprites)
         moved = style
         for layer in self.hidden:
             moved = leaky(layer(moved))
-        skull, jaw = self.motion(moved).to(planes.dtype).split((6, 2), dim=1)
-        return MouthSketch(still + skull.unflatten(1, (2, 3)), jaw, sprites, cavity)
+        skull, jaw = self.motion(moved).to(change.dtype).split((6, 2), dim=1)
+        return MouthSketch(still + skull.unflatten(1, (2, 3)), jaw, sprites)
 
 
 def _soften(texture: Tensor) -> Tensor:
@@ -212,7 +213,7 @@ class OutputStage(nn.Module):
         base = base_offsets(torch.tanh(flows[-1][:, :2]), face)
         seen = look(seen_planes(layers, x.shape[-1]), base[0]).to(x.dtype)
         x = self.join(self.conv(x, style) + self.look(seen))
-        shift, mouth = self.shift(x, style), self.mouth(style, face)
+        shift, mouth = self.shift(x, style), self.mouth(style, layers.sprites, face)
         if not whole:
             return Sketch(flows, rgb, None, *both_offsets(base, shift), mouth)
         planes = F.pixel_shuffle(self.planes(x), self.factor) + self.bias[:, None, None]
@@ -306,7 +307,7 @@ def _add_mouth(person: Tensor, layers: PhotoLayers, mouth: MouthSketch, gap: Ten
     x, y = x[:, None].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)
     places = torch.stack([x, y, torch.ones_like(x)], dim=-1)  # (B, side, side, 3)
     own = F.grid_sample(own, places[..., :2], padding_mode="border", align_corners=False)
-    colours = mouth.cavity[:, :, None, None].to(gap.dtype)
+    colours = layers.cavity[:, :, None, None].to(gap.dtype)
     moved = _after(mouth.skull, to_mouth)  # picture to sprites
     upper = _read(mouth.sprites[:, :4], places, moved)
     lower = _read(mouth.sprites[:, 4:], places, moved, mouth.jaw - layers.to_jaw.to(mouth.jaw))

@@ -9,14 +9,16 @@ Shape letters: B batch, S side of the photo in pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from loquent.errors import PhotoError
+from loquent.face.lip_line import lip_ring
 from loquent.face.topology import (
     LEFT_EYE_LOWER,
     LEFT_EYE_OUTER,
@@ -28,8 +30,13 @@ from loquent.face.topology import (
     RIGHT_EYE_UPPER,
 )
 from loquent.models.ifmdm.landmark_flow import LandmarkField, make_field
+from loquent.motion.face_model import fit_face
 from loquent.render.aperture import Opening, dense_edge
 from loquent.render.matte import split_layers
+from loquent.render.mouth import MouthPlace
+from loquent.render.mouth_geometry import LOWER_EDGE_MM
+from loquent.render.mouth_layers import View
+from loquent.render.mouth_paint import Painter
 from loquent.render.warp import smoothstep
 
 if TYPE_CHECKING:
@@ -39,17 +46,10 @@ if TYPE_CHECKING:
 # Planes of `PhotoLayers`, such that each flow reads neighbours: the upper one NEAR to BLUE, the lower one ALPHA to LOWER,
 # and what lies in the photo's mouth RED to INSIDE.
 NEAR, UPPER, ALPHA, RED, GREEN, BLUE, LOWER, INSIDE = range(8)
-SPRITE_HALF = (0.34, 0.21)  # of the box that sprites of the mouth fill, interocular distances
-_SPRITE_DOWN = -0.02  # of that box's middle below the edge of the upper incisors
-# Where that edge is when the photo does not show it, from the eyes' middle, interocular distances: least squares over 160
-# portraits of the training split against `render.mouth`, 0.004 across and 0.008 down off (0.03 and 0.037 from the
-# corners of the mouth).
-_INCISORS_ACROSS = {78: 0.15, 308: 0.15, 2: -0.7, 164: 1.4}  # shares of landmarks
-# The same of the lower ones as the photo holds them, shut or open, 0.014 off.
-_LOWER_DOWN = {14: 1.0, 13: -0.35, 2: 0.3}
-_LOWER_LOWER = 0.1
-_INCISORS_DOWN = {2: 0.44, 13: 0.24, 14: 0.17}
-_INCISORS_LOWER = 0.276
+SPRITE_PX = (90, 144)  # height and width of the pictures of the mouth's inside
+SPRITE_HALF = (0.40, 0.25)  # of the box that they fill, interocular distances
+_SPRITE_DOWN = -0.02  # of that box's middle below the edge of the incisors
+_FAINT = 1e-3  # share of the neighbours' colours in a sprite's
 
 _EDGE_PX = 1.2  # over which a line passes, in a photo of 256 pixels
 _SPREAD = 0.6  # by which it grows with the distance from the corners, beyond which flows are one again
@@ -73,6 +73,8 @@ class PhotoLayers:
     background: Tensor  # (B, 3, S, S), completed behind the person
     to_mouth: Tensor  # (B, 2, 3): from −1 to 1 across the photo to −1 to 1 in the box of the mouth's sprites
     to_jaw: Tensor  # (B, 2): where the lower sprite lies in that box
+    sprites: Tensor  # (B, 8, h, w): of the upper and of the lower jaw, colour in [−1, 1] and alpha in 0..1
+    cavity: Tensor  # (B, 3): the colour behind them
     field: LandmarkField  # of the photos, or of the one photo that all rows are
 
     @property
@@ -101,38 +103,25 @@ class PhotoLayers:
         planes = refine(self.own, detail)
         for weight in (NEAR, UPPER, LOWER, INSIDE):
             planes[:, weight].clamp_(0, 1)
-        return PhotoLayers(planes, self.background, self.to_mouth, self.to_jaw, self.field)
+        return replace(self, planes=planes)
 
     def rows(self, numbers: Tensor) -> PhotoLayers:
         """Those of some photos of the batch."""
-        return PhotoLayers(
-            self.planes[numbers],
-            self.background[numbers],
-            self.to_mouth[numbers],
-            self.to_jaw[numbers],
-            self.field.rows(numbers),
-        )
+        return PhotoLayers(*(x[numbers] for x in self._tensors()), self.field.rows(numbers))
 
     def shrunk(self, size: int) -> PhotoLayers:
         """The same for a smaller photo, whose side divides this one's."""
-        return PhotoLayers(
-            shrink(self.own, size), shrink(self.background, size), self.to_mouth, self.to_jaw, self.field
-        )
+        return replace(self, planes=shrink(self.own, size), background=shrink(self.background, size))
 
     def repeat(self, count: int) -> PhotoLayers:
         """The same photo `count` times, in the same memory; for a batch of one."""
-        return PhotoLayers(
-            self.planes.expand(count, -1, -1, -1),
-            self.background.expand(count, -1, -1, -1),
-            self.to_mouth.expand(count, -1, -1),
-            self.to_jaw.expand(count, -1),
-            self.field,
-        )
+        return PhotoLayers(*(x.expand(count, *x.shape[1:]) for x in self._tensors()), self.field)
 
     def to(self, device: torch.device | str) -> PhotoLayers:
-        return PhotoLayers(
-            *(x.to(device) for x in (self.planes, self.background, self.to_mouth, self.to_jaw)), self.field.to(device)
-        )
+        return PhotoLayers(*(x.to(device) for x in self._tensors()), self.field.to(device))
+
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return self.planes, self.background, self.to_mouth, self.to_jaw, self.sprites, self.cavity
 
 
 def take_apart(pixels: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> PhotoLayers:
@@ -157,12 +146,15 @@ def join_layers(
     planes[:, ALPHA] = alphas
     for plane, points in zip(planes, landmarks, strict=True):
         plane[[NEAR, UPPER, LOWER, INSIDE]] = mark_openings(points[:, :2], size)
-    boxes, jaws = zip(*(_mouth_box(points[:, :2], size) for points in landmarks), strict=True)
+    drawn = [draw_mouth(photo, points) for photo, points in zip(photos, landmarks, strict=True)]
+    to_mouth, to_jaw, sprites, cavity = (torch.from_numpy(np.stack(parts)) for parts in zip(*drawn, strict=True))
     return PhotoLayers(
         torch.from_numpy(planes),
         torch.from_numpy(np.ascontiguousarray(backgrounds.transpose(0, 3, 1, 2))),
-        torch.from_numpy(np.stack(boxes)),
-        torch.from_numpy(np.stack(jaws)),
+        to_mouth,
+        to_jaw,
+        sprites,
+        cavity,
         LandmarkField.stack([make_field(points, size) for points in landmarks]),
     )
 
@@ -219,25 +211,58 @@ def _eye_share(eye: Opening, size: int, edge: float, unit: float) -> NDArray[np.
     return np.asarray(below * aside * down, np.float32)
 
 
-def _mouth_box(landmarks: NDArray[np.floating], size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """`PhotoLayers.to_mouth` (2, 3) and `to_jaw` (2,) of landmarks (478, 2) in pixels of a photo of that size."""
-    points = (landmarks + 0.5) * (2 / size) - 1
-    across = points[LEFT_EYE_OUTER] - points[RIGHT_EYE_OUTER]
+def draw_mouth(
+    photo: NDArray[np.float32], landmarks: NDArray[np.floating]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Teeth and tongue of a person, drawn by `render.mouth` in the photo's colours, as the photo turns the head.
+
+    Args:
+        photo: RGB (S, S, 3) in [−1, 1].
+        landmarks: (478, 2 or 3) in its pixels.
+
+    Returns:
+        `to_mouth` (2, 3), `to_jaw` (2,), `sprites` (8, h, w) and `cavity` (3,) of `PhotoLayers`.
+    """
+    size, sprite_size = len(photo), SPRITE_PX[::-1]
+    pixels = ((photo + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+    points = np.zeros((len(landmarks), 3), np.float32)
+    points[:, : landmarks.shape[1]] = landmarks
+    shape = fit_face(points)
+    place = MouthPlace.of(pixels, shape, lip_ring(points, LIPS_INNER_UPPER, LIPS_INNER_LOWER))
+    upper, lower = place.views(shape.rest_expression, np.zeros(3), np.zeros(3))
+    across = points[LEFT_EYE_OUTER, :2] - points[RIGHT_EYE_OUTER, :2]
     unit = float(np.hypot(*across))
-    turn = np.array([[across[0], across[1]], [-across[1], across[0]]]) / unit**2
-    upright = (points - (points[LEFT_EYE_OUTER] + points[RIGHT_EYE_OUTER]) / 2) @ turn.T
-    half = np.array(SPRITE_HALF)
-    scaled = turn / half[:, None]
-    upper = _weighed(upright[:, 1], _INCISORS_DOWN) + _INCISORS_LOWER
-    lower = _weighed(upright[:, 1], _LOWER_DOWN) + _LOWER_LOWER
-    middle = np.array([_weighed(upright[:, 0], _INCISORS_ACROSS), upper + _SPRITE_DOWN])
-    shift = -scaled @ (points[LEFT_EYE_OUTER] + points[RIGHT_EYE_OUTER]) / 2 - middle / half
-    to_jaw = np.array([0, (lower - upper) / half[1]], np.float32)
-    return np.column_stack([scaled, shift]).astype(np.float32), to_jaw
+    turn = np.array([[across[0], across[1]], [-across[1], across[0]]]) / unit
+    scale = turn / (unit * np.array(SPRITE_HALF))[:, None]  # from pixels to the box
+    down = np.array([0, _SPRITE_DOWN / SPRITE_HALF[1]])
+    shift = scale.sum(1) * ((size - 1) / 2) - scale @ upper.origin_px - down
+    to_mouth = np.column_stack([scale * (size / 2), shift]).astype(np.float32)
+    to_jaw = (scale @ (lower.project(np.array(LOWER_EDGE_MM))[:2] - upper.origin_px)).astype(np.float32)
+    zoom = SPRITE_PX[1] / (2 * unit * SPRITE_HALF[0])
+    edge = (np.array(sprite_size) * (1 - down) - 1) / 2  # where the incisors of either sprite end
+    upper, lower = (_turned(view, turn, zoom, edge) for view in (upper, lower))
+    lower = replace(lower, origin_px=2 * edge - lower.project(np.array(LOWER_EDGE_MM))[:2])
+    painter = Painter(place.look, place.teeth, zoom)
+    teeth, tongue = painter.jaw("lower", lower, sprite_size), painter.tongue(lower, sprite_size)
+    jaws = painter.jaw("upper", upper, sprite_size), teeth + tongue * (1 - teeth[..., 3:])
+    cavity = np.asarray(place.look.cavity / 127.5 - 1, np.float32)
+    return to_mouth, to_jaw, np.concatenate([_straight(jaw) for jaw in jaws]), cavity
 
 
-def _weighed(places: NDArray, shares: dict[int, float]) -> float:
-    return float(sum(share * places[number] for number, share in shares.items()))
+def _turned(view: View, turn: NDArray[np.floating], zoom: float, origin_px: NDArray[np.floating]) -> View:
+    """A view in a picture that is turned by (2, 2) and enlarged."""
+    whole = np.eye(3)
+    whole[:2, :2] = turn
+    return View(whole @ view.rotation, whole @ view.shift_mm, view.px_per_mm * zoom, origin_px)
+
+
+def _straight(painted: NDArray[np.float32]) -> NDArray[np.float32]:
+    """RGBA (h, w, 4), 0..255 times alpha, as planes (4, h, w): colour in [−1, 1], which goes on beside what is painted, and
+    alpha."""
+    painted = painted + _FAINT * cv2.GaussianBlur(painted, (0, 0), 2.0)
+    colour = painted[..., :3] / np.maximum(painted[..., 3:], 1e-6)
+    straight = np.concatenate([colour.clip(0, 255) / 127.5 - 1, painted[..., 3:].clip(0, 1)], axis=2)
+    return np.ascontiguousarray(straight.transpose(2, 0, 1), np.float32)
 
 
 def shrink(photo: Tensor, size: int) -> Tensor:
