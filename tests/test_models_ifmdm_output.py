@@ -93,7 +93,8 @@ def opened(landmarks: np.ndarray, size: int, down_px: float) -> np.ndarray:
 
 def test_layers_put_together_are_the_photo(head, layers):
     still = flat(0, 2)
-    picture = compose(layers, sketch(still, still))
+    mouth = MouthSketch(torch.eye(2, 3)[None], torch.zeros(1, 2), layers.sprites)
+    picture = compose(layers, replace(sketch(still, still), mouth=mouth))
     torch.testing.assert_close(picture, to_tensor(head(128)[0]), atol=0.3, rtol=0)
     assert (picture - to_tensor(head(128)[0])).abs().mean() < 0.01
     behind = (layers.planes[:, ALPHA : BLUE + 1].abs() < 1e-3).all(1, keepdim=True)
@@ -112,7 +113,7 @@ def test_a_lowered_lower_layer_opens_the_mouth_and_keeps_what_is_above(head, lay
     picture, before = compose(layers, sketch(flat(0, 2), lower)), compose(layers, sketch(flat(0, 2), flat(0, 2)))
     lip = np.round(landmarks[LIPS_INNER_LOWER[5]]).astype(int)
     gap = picture[0, :, lip[1] + 3, lip[0]]
-    torch.testing.assert_close(gap, torch.full((3,), 0.25), atol=0.02, rtol=0)  # the colours behind
+    torch.testing.assert_close(gap, layers.cavity[0], atol=0.02, rtol=0)
     above = int(landmarks[LIPS_INNER_UPPER[5], 1]) - 3
     nose = slice(above - 8, above), slice(lip[0] - 5, lip[0] + 6)
     torch.testing.assert_close(picture[0, :, *nose], before[0, :, *nose], atol=1e-3, rtol=0)
@@ -289,13 +290,22 @@ def test_the_sprites_lie_where_the_incisors_end(head):
     lips = landmarks[[13, 14]].mean(0)
     assert abs(middle[0] - lips[0]) < 0.04 * unit
     assert abs(middle[1] - lips[1]) < 0.12 * unit
-    assert layers.to_jaw[0, 0] == 0
+    assert abs(layers.to_jaw[0, 0]) < 0.05
     opened = landmarks.copy()
-    opened[[14, 87, 317], 1] += 0.1 * unit
+    opened[[14, 87, 317, 17, 84, 314, 152, 148, 377], 1] += 0.1 * unit  # lower lip and chin
     lower = take_apart(head(256)[0], opened).to_jaw[0, 1] - layers.to_jaw[0, 1]
-    assert lower * SPRITE_HALF[1] == pytest.approx(
-        0.1 * (1 - 0.17), abs=0.01
-    )  # the upper ones are taken to be lower too
+    assert 0.02 < lower * SPRITE_HALF[1] < 0.12
+
+
+def test_teeth_are_drawn_in_the_photos_colours(head):
+    pixels, landmarks = head(256)
+    layers, dark = take_apart(pixels, landmarks), take_apart(pixels // 2, landmarks)
+    upper = layers.sprites[0, :4]
+    teeth = (upper[3] > 0.9) & (upper[:3].mean(0) > 0.2)
+    assert teeth.float().mean() > 0.02
+    assert upper[0, teeth].mean() > upper[2, teeth].mean()  # not blue
+    assert dark.sprites[0, :3, teeth].mean() < upper[:3, teeth].mean() - 0.2
+    assert (layers.cavity < -0.7).all()
 
 
 def test_teeth_are_darker_right_behind_the_lips(layers):

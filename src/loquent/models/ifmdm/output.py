@@ -136,12 +136,9 @@ class MouthSprites(nn.Module):
         texture = _soften(self.texture).expand(len(style), -1, -1, -1)
         change = _MOST_CHANGE * torch.tanh(self.paint(self.tint(texture, style), style))
         change = change.float() if change.dtype == torch.bfloat16 else change
-        upper, lower = drawn.to(change.dtype).expand(len(style), -1, -1, -1).chunk(2, dim=1)
-        parts = [
-            ((jaw[:, :3] + part).clamp(-1, 1), jaw[:, 3:])
-            for jaw, part in zip((upper, lower), change.chunk(2, 1), strict=True)
-        ]
-        sprites = torch.cat([plane for part in parts for plane in part], dim=1)
+        jaws = drawn.to(change.dtype).expand(len(style), -1, -1, -1).unflatten(1, (2, 4))
+        colours = (jaws[:, :, :3] + change.unflatten(1, (2, 3))).clamp(-1, 1)
+        sprites = torch.cat([colours, jaws[:, :, 3:]], dim=2).flatten(1, 2)
         if face is not None:
             return MouthSketch(face.skull, face.jaw, sprites)
         still = torch.eye(2, 3, dtype=change.dtype, device=change.device).expand(len(style), -1, -1)
