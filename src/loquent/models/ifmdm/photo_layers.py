@@ -40,6 +40,8 @@ from loquent.render.mouth_paint import Painter
 from loquent.render.warp import smoothstep
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -107,7 +109,7 @@ class PhotoLayers:
 
     def rows(self, numbers: Tensor) -> PhotoLayers:
         """Those of some photos of the batch."""
-        return PhotoLayers(*(x[numbers] for x in self._tensors()), self.field.rows(numbers))
+        return self._each(lambda x: x[numbers], self.field.rows(numbers))
 
     def shrunk(self, size: int) -> PhotoLayers:
         """The same for a smaller photo, whose side divides this one's."""
@@ -115,13 +117,21 @@ class PhotoLayers:
 
     def repeat(self, count: int) -> PhotoLayers:
         """The same photo `count` times, in the same memory; for a batch of one."""
-        return PhotoLayers(*(x.expand(count, *x.shape[1:]) for x in self._tensors()), self.field)
+        return self._each(lambda x: x.expand(count, *x.shape[1:]), self.field)
 
     def to(self, device: torch.device | str) -> PhotoLayers:
-        return PhotoLayers(*(x.to(device) for x in self._tensors()), self.field.to(device))
+        return self._each(lambda x: x.to(device), self.field.to(device))
 
-    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return self.planes, self.background, self.to_mouth, self.to_jaw, self.sprites, self.cavity
+    def _each(self, change: Callable[[Tensor], Tensor], field: LandmarkField) -> PhotoLayers:
+        return PhotoLayers(
+            change(self.planes),
+            change(self.background),
+            change(self.to_mouth),
+            change(self.to_jaw),
+            change(self.sprites),
+            change(self.cavity),
+            field,
+        )
 
 
 def take_apart(pixels: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> PhotoLayers:
@@ -223,7 +233,7 @@ def draw_mouth(
     Returns:
         `to_mouth` (2, 3), `to_jaw` (2,), `sprites` (8, h, w) and `cavity` (3,) of `PhotoLayers`.
     """
-    size, sprite_size = len(photo), SPRITE_PX[::-1]
+    size, sprite_size = len(photo), (SPRITE_PX[1], SPRITE_PX[0])
     pixels = ((photo + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
     points = np.zeros((len(landmarks), 3), np.float32)
     points[:, : landmarks.shape[1]] = landmarks
@@ -249,14 +259,14 @@ def draw_mouth(
     return to_mouth, to_jaw, np.concatenate([_straight(jaw) for jaw in jaws]), cavity
 
 
-def _turned(view: View, turn: NDArray[np.floating], zoom: float, origin_px: NDArray[np.floating]) -> View:
+def _turned(view: View, turn: NDArray[np.floating], zoom: float, origin_px: NDArray[np.float64]) -> View:
     """A view in a picture that is turned by (2, 2) and enlarged."""
     whole = np.eye(3)
     whole[:2, :2] = turn
     return View(whole @ view.rotation, whole @ view.shift_mm, view.px_per_mm * zoom, origin_px)
 
 
-def _straight(painted: NDArray[np.float32]) -> NDArray[np.float32]:
+def _straight(painted: NDArray[np.floating]) -> NDArray[np.float32]:
     """RGBA (h, w, 4), 0..255 times alpha, as planes (4, h, w): colour in [−1, 1], which goes on beside what is painted, and
     alpha."""
     painted = painted + _FAINT * cv2.GaussianBlur(painted, (0, 0), 2.0)

@@ -164,7 +164,7 @@ class ImplicitRenderer:
 
 def _scaled(
     portrait: Portrait, crop_px: int, size: int | None
-) -> tuple[NDArray[np.uint8], _Window, NDArray[np.float64]]:
+) -> tuple[NDArray[np.uint8], _Window, NDArray[np.floating]]:
     """The photo at the wanted size, sides cut to even lengths, the head square in it, and landmarks (478, 3) in its
     pixels."""
     pixels, square = portrait.photo.pixels, head_square(portrait.face.landmarks)
