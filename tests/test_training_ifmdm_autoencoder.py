@@ -260,7 +260,7 @@ def test_people_whose_photo_shows_the_mouth_shut_may_be_chosen_more_often(tmp_pa
 def test_layers_of_the_photos_come_in_the_batchs_light(cache):
     batch = PairGroups(cache, 2, layered=True).batch(1)
     assert batch.layers is not None
-    assert batch.layers.planes.shape == (2, 8, 256, 256)
+    assert batch.layers.planes.shape == (2, 9, 256, 256)
     torch.testing.assert_close(batch.layers.planes[:, RED : BLUE + 1], batch.pictures[::FRAMES])  # no background
     assert PairGroups(cache, 2).batch(1).layers is None
 

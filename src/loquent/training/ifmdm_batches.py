@@ -159,7 +159,7 @@ class PairGroups:
         """All frames of one person, arrays as in `DrawnPeople`; those of the photo too, if layered."""
         table, place, first, last = self._people[number]
         photo = {name: np.asarray(values[place]) for name, values in self._photos[table].items()}
-        return {name: np.asarray(values[first:last]) for name, values in self._tables[table].items()} | photo
+        return {name: np.array(values[first:last]) for name, values in self._tables[table].items()} | photo
 
     def _group(self, rng: np.random.Generator) -> tuple[NDArray, ...]:
         person = rng.integers(len(self)) if self._chances is None else rng.choice(len(self), p=self._chances)

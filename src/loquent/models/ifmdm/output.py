@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from loquent.models.ifmdm.landmark_flow import LATTICE_PX, POINTS, gaussian_blur, inverse_affine, warp
 from loquent.models.ifmdm.layers import ConvLayer, EqualConv, EqualLinear, ModulatedConv, StyledConv, leaky
-from loquent.models.ifmdm.photo_layers import ALPHA, BLUE, INSIDE, LOWER, NEAR, RED, SPRITE_PX, UPPER, shrink
+from loquent.models.ifmdm.photo_layers import ALPHA, BLUE, LOWER, NEAR, RED, SPRITE_PX, TEETH, UPPER, shrink
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +39,7 @@ LOOK_FACTOR = 2  # at this many times the decoder's size
 _OVERSHOOT = 0.02  # shares this near to 0 and 1 become 0 and 1, so that what is still is exactly still
 _START_BIAS = (0.0, 0.0, 0.0, -2.5, 2.0)  # colours, share of the drawn, of the photo's own inside
 _SPRITE_CHANNELS = 16
+_MOVED = 0.03  # of the jaw, in the sprites' box: 0.7 mm
 _MOST_CHANGE = 0.3  # of the drawn sprites' colours, which reach from −1 to 1
 _WINDOW = 0.375  # side of the square around the mouth in which its inside is drawn, of the picture's
 _FRINGE = 0.06  # of hair above the photo, half pictures
@@ -308,14 +309,16 @@ def _add_mouth(person: Tensor, layers: PhotoLayers, mouth: MouthSketch, gap: Ten
     moved = _after(mouth.skull, to_mouth)  # picture to sprites
     upper = _read(mouth.sprites[:, :4], places, moved)
     lower = _read(mouth.sprites[:, 4:], places, moved, mouth.jaw - layers.to_jaw.to(mouth.jaw))
-    photo = layers.planes[:, RED : INSIDE + 1]
+    photo = layers.planes[:, RED : TEETH + 1]
     photo = _read(photo, places, _after(inverse_affine(to_mouth), moved), layers.shift.to(places))
+    # What is dark between the photo's teeth is kept only while the jaw has not moved.
+    moved_jaw = (mouth.jaw.norm(dim=1) / _MOVED).clamp(max=1).to(photo)[:, None, None, None]
     windows = [(slice(top, top + side), slice(left, left + side)) for left, top in corners]
     light = _light(torch.stack([gap[row, :, *window] for row, window in enumerate(windows)]), size)
     for picture, share in (
         ((lower[:, :3] + 1) * light - 1, lower[:, 3:]),
         ((upper[:, :3] + 1) * light - 1, upper[:, 3:]),
-        (photo[:, :3], own * photo[:, 4:]),
+        (photo[:, :3], own * photo[:, 4:5] * torch.lerp(torch.ones_like(moved_jaw), photo[:, 5:], moved_jaw)),
     ):
         colours = colours + share * (picture - colours)
     for row, window in enumerate(windows):

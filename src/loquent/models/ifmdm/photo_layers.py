@@ -36,7 +36,7 @@ from loquent.render.matte import split_layers
 from loquent.render.mouth import MouthPlace
 from loquent.render.mouth_geometry import LOWER_EDGE_MM
 from loquent.render.mouth_layers import View
-from loquent.render.mouth_paint import Painter
+from loquent.render.mouth_paint import Painter, bend_columns
 from loquent.render.warp import smoothstep
 
 if TYPE_CHECKING:
@@ -46,11 +46,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Planes of `PhotoLayers`, such that each flow reads neighbours: the upper one NEAR to BLUE, the lower one ALPHA to LOWER,
-# and what lies in the photo's mouth RED to INSIDE.
-NEAR, UPPER, ALPHA, RED, GREEN, BLUE, LOWER, INSIDE = range(8)
+# and what lies in the photo's mouth RED to TEETH.
+NEAR, UPPER, ALPHA, RED, GREEN, BLUE, LOWER, INSIDE, TEETH = range(9)
 SPRITE_PX = (90, 144)  # height and width of the pictures of the mouth's inside
 SPRITE_HALF = (0.40, 0.25)  # of the box that they fill, interocular distances
 _SPRITE_DOWN = -0.02  # of that box's middle below the edge of the incisors
+_GAP = np.ones((5, 5), np.uint8)
 _FAINT = 1e-3  # share of the neighbours' colours in a sprite's
 
 _EDGE_PX = 1.2  # over which a line passes, in a photo of 256 pixels
@@ -71,7 +72,7 @@ class PhotoLayers:
     D-th of them is then the photo's own.
     """
 
-    planes: Tensor  # (B, 8, D·S, D·S): see above; colours are the person's, times alpha
+    planes: Tensor  # (B, 9, D·S, D·S): see above; colours are the person's, times alpha
     background: Tensor  # (B, 3, S, S), completed behind the person
     to_mouth: Tensor  # (B, 2, 3): from −1 to 1 across the photo to −1 to 1 in the box of the mouth's sprites
     to_jaw: Tensor  # (B, 2): where the lower sprite lies in that box
@@ -95,7 +96,7 @@ class PhotoLayers:
 
     @property
     def own(self) -> Tensor:
-        """Planes at the photo's own pixels, (B, 8, S, S)."""
+        """Planes at the photo's own pixels, (B, 9, S, S)."""
         return self.planes[:, :, :: self.detail, :: self.detail]
 
     def refined(self, detail: int) -> PhotoLayers:
@@ -103,7 +104,7 @@ class PhotoLayers:
         if detail == self.detail:
             return self
         planes = refine(self.own, detail)
-        for weight in (NEAR, UPPER, LOWER, INSIDE):
+        for weight in (NEAR, UPPER, LOWER, INSIDE, TEETH):
             planes[:, weight].clamp_(0, 1)
         return replace(self, planes=planes)
 
@@ -150,14 +151,15 @@ def join_layers(
 ) -> PhotoLayers:
     """Layers of photos and backgrounds (B, S, S, 3) in [−1, 1], alphas (B, S, S) and landmarks (B, 478, 2 or 3), pixels."""
     size = photos.shape[1]
-    planes = np.empty((len(photos), 8, size, size), np.float32)
+    planes = np.empty((len(photos), 9, size, size), np.float32)
     person = photos - (1 - alphas[..., None]) * backgrounds
     planes[:, RED : BLUE + 1] = person.transpose(0, 3, 1, 2)
     planes[:, ALPHA] = alphas
     for plane, points in zip(planes, landmarks, strict=True):
         plane[[NEAR, UPPER, LOWER, INSIDE]] = mark_openings(points[:, :2], size)
     drawn = [draw_mouth(photo, points) for photo, points in zip(photos, landmarks, strict=True)]
-    to_mouth, to_jaw, sprites, cavity = (torch.from_numpy(np.stack(parts)) for parts in zip(*drawn, strict=True))
+    to_mouth, to_jaw, sprites, cavity, teeth = (torch.from_numpy(np.stack(x)) for x in zip(*drawn, strict=True))
+    planes[:, TEETH] = teeth.numpy()
     return PhotoLayers(
         torch.from_numpy(planes),
         torch.from_numpy(np.ascontiguousarray(backgrounds.transpose(0, 3, 1, 2))),
@@ -221,9 +223,7 @@ def _eye_share(eye: Opening, size: int, edge: float, unit: float) -> NDArray[np.
     return np.asarray(below * aside * down, np.float32)
 
 
-def draw_mouth(
-    photo: NDArray[np.float32], landmarks: NDArray[np.floating]
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+def draw_mouth(photo: NDArray[np.float32], landmarks: NDArray[np.floating]) -> tuple[NDArray[np.float32], ...]:
     """Teeth and tongue of a person, drawn by `render.mouth` in the photo's colours, as the photo turns the head.
 
     Args:
@@ -231,7 +231,8 @@ def draw_mouth(
         landmarks: (478, 2 or 3) in its pixels.
 
     Returns:
-        `to_mouth` (2, 3), `to_jaw` (2,), `sprites` (8, h, w) and `cavity` (3,) of `PhotoLayers`.
+        `to_mouth` (2, 3), `to_jaw` (2,), `sprites` (8, h, w) and `cavity` (3,) of `PhotoLayers`, and how surely each pixel
+        of the photo is an upper tooth, (S, S).
     """
     size, sprite_size = len(photo), (SPRITE_PX[1], SPRITE_PX[0])
     pixels = ((photo + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
@@ -250,13 +251,17 @@ def draw_mouth(
     to_jaw = (scale @ (lower.project(np.array(LOWER_EDGE_MM))[:2] - upper.origin_px)).astype(np.float32)
     zoom = SPRITE_PX[1] / (2 * unit * SPRITE_HALF[0])
     edge = (np.array(sprite_size) * (1 - down) - 1) / 2  # where the incisors of either sprite end
+    columns = (2 * np.arange(sprite_size[0]) + 1) / sprite_size[0] - 1
+    window = place.window.points(upper.origin_px + np.outer(columns, np.linalg.inv(scale)[:, 0]))[:, 0]
+    bend_px = np.interp(window, np.arange(len(place.bend_px)), place.bend_px) * (zoom / place.window.detail)
     upper, lower = (_turned(view, turn, zoom, edge) for view in (upper, lower))
     lower = replace(lower, origin_px=2 * edge - lower.project(np.array(LOWER_EDGE_MM))[:2])
     painter = Painter(place.look, place.teeth, zoom)
     teeth, tongue = painter.jaw("lower", lower, sprite_size), painter.tongue(lower, sprite_size)
-    jaws = painter.jaw("upper", upper, sprite_size), teeth + tongue * (1 - teeth[..., 3:])
+    jaws = bend_columns(painter.jaw("upper", upper, sprite_size), bend_px), teeth + tongue * (1 - teeth[..., 3:])
     cavity = np.asarray(place.look.cavity / 127.5 - 1, np.float32)
-    return to_mouth, to_jaw, np.concatenate([_straight(jaw) for jaw in jaws]), cavity
+    sprites = np.concatenate([_straight(jaw) for jaw in jaws])
+    return to_mouth, to_jaw, sprites, cavity, place.shown_in_photo((size, size))
 
 
 def _turned(view: View, turn: NDArray[np.floating], zoom: float, origin_px: NDArray[np.float64]) -> View:
@@ -269,9 +274,10 @@ def _turned(view: View, turn: NDArray[np.floating], zoom: float, origin_px: NDAr
 def _straight(painted: NDArray[np.floating]) -> NDArray[np.float32]:
     """RGBA (h, w, 4), 0..255 times alpha, as planes (4, h, w): colour in [−1, 1], which goes on beside what is painted, and
     alpha."""
-    painted = painted + _FAINT * cv2.GaussianBlur(painted, (0, 0), 2.0)
-    colour = painted[..., :3] / np.maximum(painted[..., 3:], 1e-6)
-    straight = np.concatenate([colour.clip(0, 255) / 127.5 - 1, painted[..., 3:].clip(0, 1)], axis=2)
+    around = painted + _FAINT * cv2.GaussianBlur(painted, (0, 0), 2.0)
+    colour = around[..., :3] / np.maximum(around[..., 3:], 1e-6)
+    whole = cv2.morphologyEx(painted[..., 3], cv2.MORPH_CLOSE, _GAP)  # points leave a hole here and there
+    straight = np.dstack([colour.clip(0, 255) / 127.5 - 1, whole.clip(0, 1)])
     return np.ascontiguousarray(straight.transpose(2, 0, 1), np.float32)
 
 
