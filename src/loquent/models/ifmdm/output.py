@@ -46,7 +46,7 @@ _FRINGE = 0.06  # of hair above the photo, half pictures
 # Light on what stands behind the lips: this much right behind them; all of it a little further in. As in `render.mouth`.
 _BEHIND_LIPS, _IN_THE_OPEN = 0.4, 1.1
 _SHADOW = 0.0036  # deviation of the lips' shadow, of the picture's side; 1.1 mm on a face of the usual size
-_OWN_LEAST = 0.9  # share of the photo's own teeth: a mean of all teeth is nearer to any than sharp ones a pixel off
+_OWN_LEAST = 0.9  # share of the photo's own teeth over the drawn ones
 _TINY = 1e-3
 _LARGEST = 0.999  # of a code, whose tanh is undone
 
@@ -312,7 +312,7 @@ def _add_mouth(person: Tensor, layers: PhotoLayers, mouth: MouthSketch, gap: Ten
     photo = layers.planes[:, RED : TEETH + 1]
     photo = _read(photo, places, _after(inverse_affine(to_mouth), moved), layers.shift.to(places))
     # What is dark between the photo's teeth is kept only while the jaw has not moved.
-    moved_jaw = (mouth.jaw.norm(dim=1) / _MOVED).clamp(max=1).to(photo)[:, None, None, None]
+    moved_jaw = (mouth.jaw.detach().norm(dim=1) / _MOVED).clamp(max=1).to(photo)[:, None, None, None]
     windows = [(slice(top, top + side), slice(left, left + side)) for left, top in corners]
     light = _light(torch.stack([gap[row, :, *window] for row, window in enumerate(windows)]), size)
     for picture, share in (
