@@ -31,6 +31,7 @@ from loquent.models.ifmdm.system import ImplicitSystem, load_ifmdm
 from loquent.motion.control_track import ControlTrack
 from loquent.pipeline import TalkingHead
 from loquent.systems import WEIGHTS_DIR, load_system
+from loquent.training.ifmdm_autoencoder import start_at_rest
 from loquent.types import Controls, MotionCodes, Photo, Portrait, Speech, SpeechFeatures
 
 EXAMPLES = Path(__file__).parents[1] / "src/loquent/examples"
@@ -58,10 +59,10 @@ def portrait() -> Portrait:
 
 @pytest.fixture(scope="module")
 def implicit(tmp_path_factory) -> ImplicitSystem:
-    """Random weights, through files."""
+    """Random weights, but for flow that is as small as a renderer's that begins to learn, through files."""
     folder = tmp_path_factory.mktemp("ifmdm")
     torch.manual_seed(0)
-    renderer, transformer = Autoencoder(RENDERER), MotionDiffusionTransformer(MOTION)
+    renderer, transformer = start_at_rest(Autoencoder(RENDERER)), MotionDiffusionTransformer(MOTION)
     for weight in transformer.parameters():
         torch.nn.init.normal_(weight, std=0.2)
     (folder / "renderer").mkdir()
