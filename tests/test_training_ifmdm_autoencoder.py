@@ -320,3 +320,7 @@ def test_codes_may_be_those_of_another_renderer(cache, tmp_path):
 def test_senseless_recipes_are_errors():
     with pytest.raises(LoquentError, match="groups is 0"):
         replace(RECIPE.presets["starter"], groups=0)
+    with pytest.raises(LoquentError, match=r"shut is 0\.0"):
+        replace(RECIPE.presets["starter"], shut=0.0)
+    with pytest.raises(LoquentError, match="judge_from -1"):
+        replace(RECIPE.presets["starter"], judge_from=-1)

@@ -130,6 +130,11 @@ class AutoencoderRecipe:
                 f"groups is {self.groups}, picture_every {self.picture_every}, steered {self.steered}; the first two are 1 "
                 f"or more, the last is a share from 0 to 1"
             )
+        if self.shut <= 0 or self.judge_from < 0:
+            raise LoquentError(
+                f"shut is {self.shut}, judge_from {self.judge_from}; the first is a number above 0, 1 for no preference, the "
+                f"second a step, 0 or later"
+            )
 
 
 class SteeredAutoencoder(nn.Module):
